@@ -1,0 +1,54 @@
+//! The protocol of the agent's Unix socket: one JSON object a line, one answer each.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::Vip;
+use crate::observed::Observed;
+use crate::speaker::{Lsa, Neighbor, OverrideAction};
+
+/// What a client asks of the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Everything the agent observes.
+    Status,
+    /// The speaker's neighbours.
+    Neighbors,
+    /// The speaker's link-state database.
+    Lsdb,
+    /// An operator's override of one VIP; it outlives the agent's restart and stays until undone.
+    Override {
+        /// The VIP.
+        vip: Vip,
+        /// What to do with it.
+        action: OverrideAction,
+        /// The operator's words.
+        #[serde(default)]
+        text: String,
+    },
+}
+
+/// What the agent answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case")]
+pub enum Reply {
+    /// Done.
+    Ok,
+    /// Not done.
+    Error {
+        /// What was refused and why.
+        message: String,
+    },
+    /// The answer to [`Request::Status`].
+    Status(Box<Observed>),
+    /// The answer to [`Request::Neighbors`].
+    Neighbors {
+        /// In the order of interface, then router id.
+        neighbors: Vec<Neighbor>,
+    },
+    /// The answer to [`Request::Lsdb`].
+    Lsdb {
+        /// In the order of type, link state id, advertising router.
+        lsas: Vec<Lsa>,
+    },
+}

@@ -1,0 +1,433 @@
+//! The director's file: read by both of its daemons.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::declare::{ServiceSpec, VipSpec, validate_services, validate_vips};
+use crate::fault::{Fault, FileFaults, parse_toml};
+use crate::ids::{AreaId, ClusterName, DirectorName, RouterId};
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectorFile {
+    /// The director itself.
+    pub director: DirectorConfig,
+    /// OSPF.
+    pub ospf: OspfConfig,
+    /// Where the desired state comes from; without it, from this file.
+    #[serde(default)]
+    pub controller: Option<ControllerConfig>,
+    /// The VIPs; only without a controller.
+    #[serde(default)]
+    pub vip: Vec<VipSpec>,
+    /// The services; only without a controller.
+    #[serde(default)]
+    pub service: Vec<ServiceSpec>,
+}
+
+impl DirectorFile {
+    /// Reads the text of the file called `file`.
+    ///
+    /// # Errors
+    /// Every fault with its line and column.
+    pub fn parse(file: &str, text: &str) -> Result<Self, FileFaults> {
+        parse_toml(file, text, Self::validate)
+    }
+
+    fn validate(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        if self.director.agent_hold.is_zero() {
+            faults.push(Fault::new("/director/agent_hold", "a time above 0", "0s"));
+        }
+        if self.director.router_id.0.is_unspecified() {
+            faults.push(Fault::new(
+                "/director/router_id",
+                "a router id other than 0.0.0.0",
+                "it",
+            ));
+        }
+        self.ospf.validate(&mut faults);
+        if self.controller.is_some() {
+            for (key, count) in [("vip", self.vip.len()), ("service", self.service.len())] {
+                if count > 0 {
+                    faults.push(Fault::new(
+                        format!("/{key}/0"),
+                        format_args!("no [[{key}]] beside [controller], which declares them"),
+                        format_args!("{count}"),
+                    ));
+                }
+            }
+        }
+        faults.extend(validate_vips(&self.vip));
+        faults.extend(validate_services(&self.vip, &self.service));
+        faults
+    }
+}
+
+/// `[director]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectorConfig {
+    /// Its name.
+    pub name: DirectorName,
+    /// Its OSPF router id.
+    pub router_id: RouterId,
+    /// Where the daemons keep what must outlive them.
+    #[serde(default = "default_state_dir")]
+    pub state_dir: PathBuf,
+    /// The agent's Unix socket.
+    #[serde(default = "default_socket")]
+    pub socket: PathBuf,
+    /// The speaker's Unix socket.
+    #[serde(default = "default_speaker_socket")]
+    pub speaker_socket: PathBuf,
+    /// How long the speaker keeps the announced set without a word from the agent.
+    #[serde(default = "default_agent_hold", with = "crate::duration")]
+    pub agent_hold: Duration,
+    /// Where the agent serves its Prometheus metrics; nowhere when absent.
+    #[serde(default)]
+    pub metrics: Option<SocketAddr>,
+    /// What the agent programs.
+    #[serde(default)]
+    pub dataplane: Dataplane,
+    /// The dummy interface that carries the VIPs; the agent makes it.
+    #[serde(default = "default_vip_interface")]
+    pub vip_interface: String,
+}
+
+fn default_state_dir() -> PathBuf {
+    "/var/lib/isopath".into()
+}
+
+fn default_socket() -> PathBuf {
+    "/run/isopath/agent.sock".into()
+}
+
+fn default_speaker_socket() -> PathBuf {
+    "/run/isopath/speaker.sock".into()
+}
+
+fn default_agent_hold() -> Duration {
+    Duration::from_secs(10)
+}
+
+fn default_vip_interface() -> String {
+    "isopath".to_owned()
+}
+
+/// What the agent programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dataplane {
+    /// The VIPs' interface, sysctls and IPVS.
+    #[default]
+    Ipvs,
+    /// Nothing: check and announce only.
+    None,
+}
+
+/// `[controller]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ControllerConfig {
+    /// Its base URL, such as `http://10.0.0.5:8080`.
+    pub url: String,
+    /// The cluster this director belongs to.
+    pub cluster: ClusterName,
+    /// The file that holds the agent's token.
+    pub token_file: PathBuf,
+}
+
+/// `[ospf]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OspfConfig {
+    /// The area.
+    #[serde(default = "default_area")]
+    pub area: AreaId,
+    /// The area's type.
+    #[serde(default)]
+    pub area_type: AreaType,
+    /// The uplinks, at least one.
+    #[serde(default)]
+    pub interface: Vec<InterfaceConfig>,
+}
+
+fn default_area() -> AreaId {
+    AreaId(std::net::Ipv4Addr::UNSPECIFIED)
+}
+
+impl OspfConfig {
+    fn validate(&self, faults: &mut Vec<Fault>) {
+        if self.interface.is_empty() {
+            faults.push(Fault::new(
+                "/ospf",
+                "at least one [[ospf.interface]]",
+                "none",
+            ));
+        }
+        if self.area_type != AreaType::Normal && self.area.0.is_unspecified() {
+            let expected = "\"normal\" for the backbone area 0.0.0.0 (RFC 2328 §3.6)";
+            faults.push(Fault::new("/ospf/area_type", expected, "another type"));
+        }
+        for (index, interface) in self.interface.iter().enumerate() {
+            interface.validate(index, &self.interface[..index], faults);
+        }
+    }
+}
+
+/// The type of the area (RFC 2328 §3.6, RFC 3101).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AreaType {
+    /// With AS-external-LSAs.
+    #[default]
+    Normal,
+    /// Without them.
+    Stub,
+    /// With type 7 LSAs instead.
+    Nssa,
+}
+
+/// `[[ospf.interface]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InterfaceConfig {
+    /// The kernel's name of the interface.
+    pub name: String,
+    /// The network type.
+    #[serde(default)]
+    pub network: NetworkType,
+    /// HelloInterval, whole seconds.
+    #[serde(default = "default_hello", with = "crate::duration")]
+    pub hello_interval: Duration,
+    /// RouterDeadInterval, whole seconds.
+    #[serde(default = "default_dead", with = "crate::duration")]
+    pub dead_interval: Duration,
+    /// RxmtInterval.
+    #[serde(default = "default_second", with = "crate::duration")]
+    pub retransmit_interval: Duration,
+    /// The interface's cost (1 to 65535), for the link to its own network.
+    #[serde(default = "default_cost")]
+    pub cost: u16,
+    /// The switch's MinLSArrival: how soon it takes a second instance of an LSA.
+    #[serde(default = "default_second", with = "crate::duration")]
+    pub peer_min_arrival: Duration,
+    /// The MTU put into database description packets; the interface's own when absent. BIRD
+    /// wants it equal to its own or 0.
+    #[serde(default)]
+    pub advertise_mtu: Option<u16>,
+    /// Packet authentication.
+    #[serde(default)]
+    pub auth: Option<AuthConfig>,
+    /// BFD with the neighbours of this interface; none when absent.
+    #[serde(default)]
+    pub bfd: Option<BfdConfig>,
+}
+
+fn default_hello() -> Duration {
+    Duration::from_secs(10)
+}
+
+fn default_dead() -> Duration {
+    Duration::from_secs(40)
+}
+
+fn default_second() -> Duration {
+    Duration::from_secs(1)
+}
+
+fn default_cost() -> u16 {
+    10
+}
+
+impl InterfaceConfig {
+    fn validate(&self, index: usize, earlier: &[Self], faults: &mut Vec<Fault>) {
+        let at = |key: &str| format!("/ospf/interface/{index}/{key}");
+        // IFNAMSIZ in linux/if.h is 16, the NUL included.
+        if self.name.is_empty() || self.name.len() > 15 || self.name.contains(['/', ' ']) {
+            let expected = "an interface name of 1 to 15 characters";
+            faults.push(Fault::new(
+                at("name"),
+                expected,
+                format_args!("{:?}", self.name),
+            ));
+        }
+        if earlier.iter().any(|other| other.name == self.name) {
+            faults.push(Fault::new(
+                at("name"),
+                "each interface once",
+                format_args!("{:?} again", self.name),
+            ));
+        }
+        let whole = |duration: Duration| duration.subsec_nanos() == 0 && !duration.is_zero();
+        if !whole(self.hello_interval) || self.hello_interval > Duration::from_secs(65535) {
+            let found = humantime::format_duration(self.hello_interval);
+            faults.push(Fault::new(
+                at("hello_interval"),
+                "whole seconds from 1s",
+                found,
+            ));
+        }
+        if !whole(self.dead_interval) || self.dead_interval <= self.hello_interval {
+            let found = humantime::format_duration(self.dead_interval);
+            faults.push(Fault::new(
+                at("dead_interval"),
+                "whole seconds, more than hello_interval",
+                found,
+            ));
+        }
+        let bounds = Duration::from_millis(100)..=Duration::from_secs(60);
+        if !bounds.contains(&self.retransmit_interval) {
+            let found = humantime::format_duration(self.retransmit_interval);
+            faults.push(Fault::new(
+                at("retransmit_interval"),
+                "a time from 100ms to 60s",
+                found,
+            ));
+        }
+        if self.peer_min_arrival > Duration::from_secs(60) {
+            let found = humantime::format_duration(self.peer_min_arrival);
+            faults.push(Fault::new(
+                at("peer_min_arrival"),
+                "a time of at most 60s",
+                found,
+            ));
+        }
+        if self.cost == 0 {
+            faults.push(Fault::new(at("cost"), "a cost from 1 to 65535", 0));
+        }
+        if self.auth.is_some() {
+            let expected = "no auth: this version does not authenticate packets yet";
+            faults.push(Fault::new(at("auth"), expected, "it"));
+        }
+        if let Some(bfd) = &self.bfd {
+            for (key, value) in [("min_tx", bfd.min_tx), ("min_rx", bfd.min_rx)] {
+                let bounds = Duration::from_millis(10)..=Duration::from_secs(60);
+                if !bounds.contains(&value) {
+                    let found = humantime::format_duration(value);
+                    faults.push(Fault::new(
+                        at(&format!("bfd/{key}")),
+                        "a time from 10ms to 60s",
+                        found,
+                    ));
+                }
+            }
+            if bfd.multiplier == 0 {
+                faults.push(Fault::new(
+                    at("bfd/multiplier"),
+                    "a number from 1 to 255",
+                    0,
+                ));
+            }
+        }
+    }
+}
+
+/// The type of an OSPF network (RFC 2328 §9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkType {
+    /// One neighbour, no designated router.
+    #[default]
+    PointToPoint,
+    /// A segment with a designated router, which we never are.
+    Broadcast,
+}
+
+/// `auth` of an interface.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthConfig {
+    /// The algorithm.
+    pub algorithm: String,
+    /// The key's id.
+    pub key_id: u8,
+    /// The file that holds the key.
+    pub key_file: PathBuf,
+}
+
+/// `bfd` of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BfdConfig {
+    /// Desired Min TX Interval once Up.
+    #[serde(with = "crate::duration")]
+    pub min_tx: Duration,
+    /// Required Min RX Interval.
+    #[serde(with = "crate::duration")]
+    pub min_rx: Duration,
+    /// Detect Mult.
+    pub multiplier: u8,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+[director]
+name = "d1"
+router_id = "10.0.1.2"
+agent_hold = "10s"
+[ospf]
+[[ospf.interface]]
+name = "eth1"
+hello_interval = "1s"
+dead_interval = "4s"
+bfd = { min_tx = "50ms", min_rx = "50ms", multiplier = 3 }
+"#;
+
+    #[test]
+    fn a_small_file_is_read_with_its_defaults() {
+        let file = DirectorFile::parse("d1.toml", GOOD).unwrap();
+        assert_eq!(file.director.agent_hold, Duration::from_secs(10));
+        assert_eq!(file.ospf.interface[0].network, NetworkType::PointToPoint);
+        assert_eq!(file.director.dataplane, Dataplane::Ipvs);
+    }
+
+    #[test]
+    fn each_fault_has_its_line() {
+        let cases = [
+            (
+                "agent_hold = \"10s\"",
+                "agent_hold = \"soon\"",
+                "d1.toml:5:14: ",
+                "\"soon\"",
+            ),
+            ("agent_hold", "agent_hodl", "d1.toml:5:1: ", "agent_hodl"),
+            ("10.0.1.2", "0.0.0.0", "d1.toml:4:13: ", "0.0.0.0"),
+            ("\"1s\"", "\"1500ms\"", "d1.toml:9:18: ", "whole seconds"),
+            (
+                "\"4s\"",
+                "\"1s\"",
+                "d1.toml:10:17: ",
+                "more than hello_interval",
+            ),
+            (
+                "multiplier = 3",
+                "multiplier = 0",
+                "d1.toml:11:",
+                "from 1 to 255",
+            ),
+        ];
+        for (from, to, place, words) in cases {
+            let text = GOOD.replacen(from, to, 1);
+            let faults = DirectorFile::parse("d1.toml", &text)
+                .unwrap_err()
+                .to_string();
+            assert!(
+                faults.starts_with(place),
+                "{to}: {faults} is not at {place}"
+            );
+            assert!(
+                faults.contains(words),
+                "{to}: {faults} does not say {words}"
+            );
+        }
+    }
+}

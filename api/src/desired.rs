@@ -1,0 +1,65 @@
+//! What the controller asks of one director.
+
+use serde::{Deserialize, Serialize};
+
+use crate::declare::{ServiceSpec, VipSpec};
+use crate::ids::{ClusterName, DirectorName, RouterId};
+
+/// The whole desired state of one director; always complete, never a difference.
+///
+/// A lower generation of the same epoch is refused by the agent, and so is the same
+/// generation with other content. `epoch` changes only when an older database was restored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Desired {
+    /// The life of the controller's database that the generation counts in.
+    pub epoch: String,
+    /// Counts every change of this director's desired state, from 1.
+    pub generation: u64,
+    /// The cluster's revision it was derived from.
+    pub revision: u64,
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The director it is for.
+    pub director: DirectorName,
+    /// The router id the director must have.
+    pub router_id: RouterId,
+    /// Whether the director shall announce.
+    pub admin_state: AdminState,
+    /// The operator's words for an admin state other than active.
+    #[serde(default)]
+    pub admin_reason: String,
+    /// The VIPs.
+    pub vip: Vec<VipSpec>,
+    /// The services.
+    pub service: Vec<ServiceSpec>,
+}
+
+/// What the operator wants of a director, apart from its health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdminState {
+    /// It serves.
+    Active,
+    /// It withdraws its VIPs and its traffic is leaving.
+    Draining,
+    /// It has withdrawn; it stays so until it is undrained.
+    Drained,
+}
+
+impl AdminState {
+    /// The word used in the API, the database and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Drained => "drained",
+        }
+    }
+}
+
+impl std::fmt::Display for AdminState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,353 @@
+//! Identifiers and units, each a type of its own so that they cannot be mixed up.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A text that does not have the form of the identifier it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected {expected}, found {found:?}")]
+pub struct ParseIdError {
+    /// What would have been accepted.
+    pub expected: &'static str,
+    /// What stood there.
+    pub found: String,
+}
+
+impl ParseIdError {
+    fn new(expected: &'static str, found: &str) -> Self {
+        Self {
+            expected,
+            found: found.to_owned(),
+        }
+    }
+}
+
+/// Serialises a type through its `Display` and `FromStr`.
+macro_rules! serde_as_text {
+    ($type:ty) => {
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+pub(crate) use serde_as_text;
+
+macro_rules! dotted_id {
+    ($(#[$doc:meta])* $name:ident, $expected:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub Ipv4Addr);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseIdError;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self).map_err(|_| ParseIdError::new($expected, text))
+            }
+        }
+
+        serde_as_text!($name);
+    };
+}
+
+dotted_id!(
+    /// An OSPF router id (RFC 2328 §1.2), written as a dotted quad.
+    RouterId,
+    "a router id as a dotted quad such as 10.0.1.2"
+);
+dotted_id!(
+    /// An OSPF area id (RFC 2328 §3), written as a dotted quad.
+    AreaId,
+    "an area id as a dotted quad such as 0.0.0.0"
+);
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseIdError;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                if is_label(text) {
+                    Ok(Self(text.to_owned()))
+                } else {
+                    Err(ParseIdError::new(
+                        "a name of 1 to 63 lower-case letters, digits and inner hyphens",
+                        text,
+                    ))
+                }
+            }
+        }
+
+        serde_as_text!($name);
+    };
+}
+
+name!(
+    /// The name of a cluster, unique in a controller.
+    ClusterName
+);
+name!(
+    /// The name of a director, unique in its cluster.
+    DirectorName
+);
+
+/// A DNS label (RFC 1035 §2.3.1, digits allowed first), so that names fit in URLs and labels.
+fn is_label(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
+    (1..=63).contains(&bytes.len())
+        && bytes.iter().all(inner)
+        && bytes.first() != Some(&b'-')
+        && bytes.last() != Some(&b'-')
+}
+
+/// A virtual IP address: always one host. Read as `10.99.0.1` or `10.99.0.1/32`, written
+/// without the length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Vip(pub Ipv4Addr);
+
+impl fmt::Display for Vip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Vip {
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let expected = "an IPv4 host address such as 10.99.0.1/32";
+        let address: Ipv4Addr = text
+            .strip_suffix("/32")
+            .unwrap_or(text)
+            .parse()
+            .map_err(|_| ParseIdError::new(expected, text))?;
+        if address.is_unspecified()
+            || address.is_multicast()
+            || address.is_broadcast()
+            || address.is_loopback()
+        {
+            return Err(ParseIdError::new(expected, text));
+        }
+        Ok(Self(address))
+    }
+}
+
+serde_as_text!(Vip);
+
+/// The transport protocol of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// What identifies a service in its cluster, written `tcp:10.99.0.1:80`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceId {
+    /// The service's protocol.
+    pub protocol: Protocol,
+    /// The VIP the service is reached at.
+    pub vip: Vip,
+    /// The port the service is reached at, never 0.
+    pub port: u16,
+}
+
+impl fmt::Display for ServiceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.protocol, self.vip, self.port)
+    }
+}
+
+impl FromStr for ServiceId {
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let error = || ParseIdError::new("a service such as tcp:10.99.0.1:80", text);
+        let (protocol, rest) = text.split_once(':').ok_or_else(error)?;
+        let (vip, port) = rest.rsplit_once(':').ok_or_else(error)?;
+        let protocol = match protocol {
+            "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            _ => return Err(error()),
+        };
+        let port: u16 = port.parse().map_err(|_| error())?;
+        if port == 0 {
+            return Err(error());
+        }
+        Ok(Self {
+            protocol,
+            vip: vip.parse().map_err(|_| error())?,
+            port,
+        })
+    }
+}
+
+serde_as_text!(ServiceId);
+
+/// What identifies a real server in its service, written `10.1.0.11:80`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RealServerId(pub SocketAddrV4);
+
+impl fmt::Display for RealServerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for RealServerId {
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse()
+            .map(Self)
+            .map_err(|_| ParseIdError::new("a real server such as 10.1.0.11:80", text))
+    }
+}
+
+serde_as_text!(RealServerId);
+
+/// The state of an OSPF neighbour (RFC 2328 §10.1), numbered as FRR's MIB does: 1 = Down … 8 = Full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the variants are RFC 2328's own state names")]
+pub enum NeighborState {
+    Down = 1,
+    Attempt = 2,
+    Init = 3,
+    #[serde(rename = "2-Way")]
+    TwoWay = 4,
+    ExStart = 5,
+    Exchange = 6,
+    Loading = 7,
+    Full = 8,
+}
+
+impl fmt::Display for NeighborState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Down => "Down",
+            Self::Attempt => "Attempt",
+            Self::Init => "Init",
+            Self::TwoWay => "2-Way",
+            Self::ExStart => "ExStart",
+            Self::Exchange => "Exchange",
+            Self::Loading => "Loading",
+            Self::Full => "Full",
+        })
+    }
+}
+
+/// The state of a BFD session (RFC 5880 §4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the variants are RFC 5880's own state names")]
+pub enum BfdState {
+    AdminDown = 0,
+    Down = 1,
+    Init = 2,
+    Up = 3,
+}
+
+impl fmt::Display for BfdState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AdminDown => "AdminDown",
+            Self::Down => "Down",
+            Self::Init => "Init",
+            Self::Up => "Up",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vip_is_read_with_and_without_its_length_and_is_never_a_net() {
+        let vip: Vip = "10.99.0.1/32".parse().unwrap();
+        assert_eq!(vip, "10.99.0.1".parse().unwrap());
+        assert_eq!(vip.to_string(), "10.99.0.1");
+        for bad in [
+            "10.99.0.0/24",
+            "10.99.0.1/",
+            "224.0.0.5",
+            "127.0.0.1",
+            "0.0.0.0",
+            "",
+        ] {
+            assert!(bad.parse::<Vip>().is_err(), "{bad:?} was read as a VIP");
+        }
+    }
+
+    #[test]
+    fn a_service_id_survives_its_text() {
+        let id: ServiceId = "tcp:10.99.0.1:80".parse().unwrap();
+        assert_eq!(id.to_string(), "tcp:10.99.0.1:80");
+        for bad in [
+            "tcp:10.99.0.1",
+            "sctp:10.99.0.1:80",
+            "tcp:10.99.0.1:0",
+            "tcp:x:80",
+        ] {
+            let error = bad.parse::<ServiceId>().unwrap_err();
+            assert!(
+                error.to_string().contains(bad),
+                "{error} does not say what it found"
+            );
+        }
+    }
+
+    #[test]
+    fn names_are_dns_labels() {
+        for good in ["d1", "edge-fra", "1", &"a".repeat(63)] {
+            assert_eq!(good.parse::<DirectorName>().unwrap().as_str(), good);
+        }
+        for bad in ["", "-a", "a-", "A", "a.b", "a/b", &"a".repeat(64)] {
+            assert!(
+                bad.parse::<ClusterName>().is_err(),
+                "{bad:?} was read as a name"
+            );
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The contract between Isopath's parts.
+//!
+//! Everything that crosses a process boundary is defined here once: identifiers and units
+//! ([`ids`]), what an operator declares ([`declare`]), the files a director reads
+//! ([`config`]), what a director is asked to do ([`desired`]) and says it sees
+//! ([`observed`]), why anything is or is not announced ([`reason`]), the two Unix socket
+//! protocols ([`speaker`], [`agent`]), and what the controller answers ([`view`],
+//! [`problem`]). The crate does no I/O and reads no clock.
+
+pub mod agent;
+pub mod config;
+pub mod declare;
+pub mod desired;
+pub mod duration;
+pub mod fault;
+pub mod ids;
+pub mod observed;
+pub mod problem;
+pub mod reason;
+pub mod speaker;
+pub mod view;

@@ -1,0 +1,195 @@
+//! Why a VIP is announced or not, why anything was refused or skipped.
+//!
+//! Each decision carries one [`Reason`], and the log, the metric, the API and the pages all
+//! show that same one.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ServiceId, Vip};
+
+/// Why a director announces a VIP, or does not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "code", rename_all = "kebab-case")]
+pub enum Reason {
+    /// Announced: enough services are at their quorum.
+    Healthy,
+    /// Announced: the VIP has no services that could be unhealthy.
+    NoServices,
+    /// Announced or not: an operator said so for this VIP on this director.
+    Override {
+        /// The operator's words; empty when none were given.
+        text: String,
+    },
+    /// Announced: the last state is kept while the checks decide after a restart of the agent.
+    HeldOverRestart,
+    /// Not announced: a service is below its quorum.
+    BelowQuorum {
+        /// The service.
+        service: ServiceId,
+        /// Its healthy real servers of weight above 0.
+        healthy: u32,
+        /// The healthy real servers it needs.
+        quorum: u32,
+        /// Its real servers in all.
+        of: u32,
+    },
+    /// Not announced: the checks of a service have not decided yet.
+    Undecided {
+        /// The service.
+        service: ServiceId,
+    },
+    /// Not announced: this director is drained.
+    Drained {
+        /// The operator's words; empty when none were given.
+        text: String,
+    },
+    /// Not announced: a step of the data plane failed or is not done yet.
+    DataplaneNotReady {
+        /// The step and its error.
+        what: String,
+    },
+    /// Not announced: no desired state contains the VIP.
+    NotWanted,
+    /// Not announced: the agent was silent for longer than `agent_hold`, so health is unknown.
+    AgentSilent {
+        /// The hold that ran out, in milliseconds.
+        hold_ms: u64,
+    },
+    /// Not announced: the process is stopping.
+    Stopping,
+}
+
+impl Reason {
+    /// The stable code, as the metric's label and the JSON have it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::NoServices => "no-services",
+            Self::Override { .. } => "override",
+            Self::HeldOverRestart => "held-over-restart",
+            Self::BelowQuorum { .. } => "below-quorum",
+            Self::Undecided { .. } => "undecided",
+            Self::Drained { .. } => "drained",
+            Self::DataplaneNotReady { .. } => "dataplane-not-ready",
+            Self::NotWanted => "not-wanted",
+            Self::AgentSilent { .. } => "agent-silent",
+            Self::Stopping => "stopping",
+        }
+    }
+
+    /// Every code, for metrics that show one series a code.
+    pub const CODES: [&'static str; 11] = [
+        "healthy",
+        "no-services",
+        "override",
+        "held-over-restart",
+        "below-quorum",
+        "undecided",
+        "drained",
+        "dataplane-not-ready",
+        "not-wanted",
+        "agent-silent",
+        "stopping",
+    ];
+
+    /// What an operator would do about it; nothing where nothing is wrong.
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Healthy | Self::NoServices | Self::HeldOverRestart | Self::Stopping => None,
+            Self::Override { .. } => Some("undo the override when it is no longer wanted"),
+            Self::BelowQuorum { .. } => {
+                Some("look at the real servers' last check results, then at the path to them")
+            }
+            Self::Undecided { .. } => Some("wait for the checks to decide"),
+            Self::Drained { .. } => Some("undrain the director when the work on it is done"),
+            Self::DataplaneNotReady { .. } => Some("mend what the error names; it is retried"),
+            Self::NotWanted => Some("declare the VIP for this cluster, or leave it withdrawn"),
+            Self::AgentSilent { .. } => Some("see why isopath-agent does not run on the director"),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Healthy => f.write_str("enough services are healthy"),
+            Self::NoServices => f.write_str("the VIP has no services to check"),
+            Self::Override { text } if text.is_empty() => f.write_str("an operator's override"),
+            Self::Override { text } => write!(f, "an operator's override: {text}"),
+            Self::HeldOverRestart => f.write_str("kept over the agent's restart"),
+            Self::BelowQuorum {
+                service,
+                healthy,
+                quorum,
+                of,
+            } => {
+                write!(
+                    f,
+                    "{service}: {healthy} of {of} real servers healthy, {quorum} needed"
+                )
+            }
+            Self::Undecided { service } => write!(f, "{service}: checks have not decided yet"),
+            Self::Drained { text } if text.is_empty() => f.write_str("drained by an operator"),
+            Self::Drained { text } => write!(f, "drained by an operator: {text}"),
+            Self::DataplaneNotReady { what } => write!(f, "data plane not ready: {what}"),
+            Self::NotWanted => f.write_str("not in the desired state"),
+            Self::AgentSilent { hold_ms } => {
+                write!(f, "the agent was silent for longer than {hold_ms} ms")
+            }
+            Self::Stopping => f.write_str("stopping"),
+        }
+    }
+}
+
+/// What the announce decision of one VIP says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// The VIP.
+    pub vip: Vip,
+    /// The cost to announce it at; nothing to withdraw it.
+    pub cost: Option<u16>,
+    /// Why.
+    pub reason: Reason,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_the_tag_that_the_json_carries() {
+        let service = "tcp:10.99.0.1:80".parse().unwrap();
+        let reasons = [
+            Reason::Healthy,
+            Reason::NoServices,
+            Reason::Override {
+                text: String::new(),
+            },
+            Reason::HeldOverRestart,
+            Reason::BelowQuorum {
+                service,
+                healthy: 0,
+                quorum: 1,
+                of: 3,
+            },
+            Reason::Undecided { service },
+            Reason::Drained {
+                text: String::new(),
+            },
+            Reason::DataplaneNotReady {
+                what: String::new(),
+            },
+            Reason::NotWanted,
+            Reason::AgentSilent { hold_ms: 1 },
+            Reason::Stopping,
+        ];
+        let codes: Vec<_> = reasons.iter().map(Reason::code).collect();
+        assert_eq!(codes, Reason::CODES);
+        for reason in reasons {
+            let json = serde_json::to_value(&reason).unwrap();
+            assert_eq!(json["code"], reason.code());
+        }
+    }
+}

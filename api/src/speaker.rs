@@ -1,0 +1,248 @@
+//! The protocol of the speaker's Unix socket: one JSON object a line.
+//!
+//! A client sends [`Request`]s; the speaker answers each with one [`Reply`], in order. After
+//! [`Request::Subscribe`] it also sends [`Reply::Changed`] whenever its status changed. One
+//! connection at a time may own the announced set: the first that sent
+//! [`Request::Announce`], until it closes. The owner says something (any request) at least
+//! every second; when it is silent or gone for `agent_hold`, its set is withdrawn.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{AreaId, BfdState, NeighborState, RouterId, Vip};
+use crate::reason::Reason;
+
+/// The longest line either side accepts, in bytes.
+pub const MAX_LINE: usize = 4 << 20;
+
+/// What a client asks of the speaker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Take over the announced set: exactly these VIPs, from now on.
+    Announce {
+        /// Every VIP to announce. All others of the owner's are withdrawn.
+        set: Vec<Announcement>,
+        /// Why each VIP that is known but not in the set is not announced, for show.
+        #[serde(default)]
+        withheld: Vec<Withheld>,
+        /// How long the set is kept without a word from the owner, in milliseconds.
+        hold_ms: u64,
+    },
+    /// The owner is alive and its set stands.
+    Heartbeat,
+    /// An operator's override of one VIP; it goes before the owner's set and stays until undone.
+    Override {
+        /// The VIP.
+        vip: Vip,
+        /// What to do with it.
+        action: OverrideAction,
+        /// The operator's words.
+        #[serde(default)]
+        text: String,
+    },
+    /// Everything the speaker knows about itself.
+    Status,
+    /// The neighbours.
+    Neighbors,
+    /// The link-state database.
+    Lsdb,
+    /// Status now and whenever it changed.
+    Subscribe,
+}
+
+/// A VIP to announce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Announcement {
+    /// The VIP.
+    pub vip: Vip,
+    /// The metric (1 to 65535).
+    pub cost: u16,
+}
+
+/// A VIP that is not announced, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Withheld {
+    /// The VIP.
+    pub vip: Vip,
+    /// Why it is not announced.
+    pub reason: Reason,
+}
+
+/// What an override does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum OverrideAction {
+    /// Announce at this cost whatever the owner says.
+    Announce {
+        /// The metric (1 to 65535).
+        cost: u16,
+    },
+    /// Do not announce whatever the owner says.
+    Withdraw,
+    /// Undo the override.
+    Clear,
+}
+
+/// What the speaker answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case")]
+pub enum Reply {
+    /// Done.
+    Ok,
+    /// Not done.
+    Error {
+        /// What was refused and why.
+        message: String,
+    },
+    /// The answer to [`Request::Status`] and [`Request::Subscribe`].
+    Status(Box<Status>),
+    /// The status after a change, to subscribers.
+    Changed(Box<Status>),
+    /// The answer to [`Request::Neighbors`].
+    Neighbors {
+        /// In the order of interface, then router id.
+        neighbors: Vec<Neighbor>,
+    },
+    /// The answer to [`Request::Lsdb`].
+    Lsdb {
+        /// In the order of type, link state id, advertising router.
+        lsas: Vec<Lsa>,
+    },
+}
+
+/// Everything the speaker knows about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The speaker's version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Its router id.
+    pub router_id: RouterId,
+    /// Its area.
+    pub area: AreaId,
+    /// The time since it started, in milliseconds.
+    pub up_ms: u64,
+    /// Its neighbours.
+    pub neighbors: Vec<Neighbor>,
+    /// The VIPs it announces.
+    pub announced: Vec<Announced>,
+    /// The VIPs it knows of and does not announce.
+    pub withheld: Vec<Withheld>,
+    /// The state of the owner of the announced set.
+    pub owner: Owner,
+    /// Which routers announce each VIP of ours, by our LSDB, ourselves included.
+    pub announcers: BTreeMap<Vip, Vec<RouterId>>,
+    /// Counters since the start: what, then how often. Dropped packets are `drop_<reason>`.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// Where the announced set comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum Owner {
+    /// Nobody has taken the set over: VIPs of the file, if any.
+    None,
+    /// An agent is connected and speaks.
+    Connected {
+        /// Its process id.
+        pid: u32,
+        /// The time since it last spoke, in milliseconds.
+        silent_ms: u64,
+    },
+    /// The agent is gone and its set is kept.
+    Held {
+        /// The time until the set is withdrawn, in milliseconds.
+        left_ms: u64,
+    },
+    /// The agent was gone for too long and its set is withdrawn.
+    Expired,
+}
+
+/// A VIP that the speaker announces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announced {
+    /// The VIP.
+    pub vip: Vip,
+    /// The metric.
+    pub cost: u16,
+    /// Who wanted it.
+    pub source: Source,
+    /// Whether the Router-LSA in the database carries it.
+    pub in_lsdb: bool,
+    /// Whether every Full neighbour has acknowledged that Router-LSA (false without one).
+    pub acknowledged: bool,
+}
+
+/// Who wanted a VIP announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// The speaker's file.
+    File,
+    /// The agent.
+    Agent,
+    /// An operator.
+    Override,
+}
+
+/// An OSPF neighbour.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbor {
+    /// Our interface.
+    pub interface: String,
+    /// Its router id.
+    pub router_id: RouterId,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its state.
+    pub state: NeighborState,
+    /// Its router priority.
+    pub priority: u8,
+    /// The time in this state, in milliseconds.
+    pub state_ms: u64,
+    /// The time until it is declared dead, in milliseconds.
+    pub dead_ms: u64,
+    /// Its BFD session's state; nothing where BFD is not configured.
+    pub bfd: Option<BfdState>,
+}
+
+/// One LSA of the database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lsa {
+    /// LS type (RFC 2328 §A.4.1).
+    pub ls_type: u8,
+    /// Link State ID.
+    pub link_state_id: Ipv4Addr,
+    /// Advertising Router.
+    pub advertising_router: RouterId,
+    /// LS age in seconds.
+    pub age: u16,
+    /// LS sequence number.
+    pub sequence: i32,
+    /// LS checksum.
+    pub checksum: u16,
+    /// Length in bytes, header included.
+    pub length: u16,
+    /// A Router-LSA's links; nothing for another type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<Link>,
+}
+
+/// A link of a Router-LSA (RFC 2328 §A.4.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// 1 point-to-point, 2 transit, 3 stub, 4 virtual.
+    pub link_type: u8,
+    /// Link ID.
+    pub id: Ipv4Addr,
+    /// Link Data.
+    pub data: Ipv4Addr,
+    /// Metric.
+    pub metric: u16,
+}

@@ -1,0 +1,337 @@
+//! What the controller knows of a cluster, as `GET /api/v1/clusters/{c}` answers it and as the
+//! page and the command show it.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::declare::Forwarding;
+use crate::desired::AdminState;
+use crate::ids::{ClusterName, DirectorName, RealServerId, RouterId, ServiceId, Vip};
+use crate::observed::{CheckResult, Health};
+use crate::reason::Reason;
+use crate::speaker::Neighbor;
+
+/// One cluster, as of one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClusterView {
+    /// `isopath.cluster/1`; fields are only ever added.
+    pub schema: String,
+    /// The cluster.
+    pub name: ClusterName,
+    /// The revision in force.
+    pub revision: u64,
+    /// The controller's clock.
+    pub as_of: Timestamp,
+    /// The worst state of anything in it.
+    pub state: State,
+    /// The state in one sentence.
+    pub verdict: String,
+    /// What is wrong, worst first.
+    pub problems: Vec<ProblemView>,
+    /// The switches, from the directors' neighbours.
+    pub switches: Vec<SwitchView>,
+    /// The directors in their declared order.
+    pub directors: Vec<DirectorView>,
+    /// The VIPs in their declared order.
+    pub vips: Vec<VipView>,
+    /// The services in their declared order.
+    pub services: Vec<ServiceView>,
+    /// Operations that have not ended, newest first.
+    pub operations: Vec<OperationView>,
+    /// The last events, newest first.
+    pub events: Vec<EventView>,
+}
+
+/// The state of a thing in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// All is as it should be.
+    Up,
+    /// On its way out on an operator's word.
+    Draining,
+    /// Out on an operator's word: safe to work on.
+    Safe,
+    /// Works, but not all of it.
+    Degraded,
+    /// Not known: nothing was heard of it, or not for too long.
+    Unknown,
+    /// Does not work.
+    Down,
+}
+
+impl State {
+    /// The word on pages and in tables.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Up => "Up",
+            Self::Draining => "Draining",
+            Self::Safe => "Safe",
+            Self::Degraded => "Degraded",
+            Self::Unknown => "Unknown",
+            Self::Down => "Down",
+        }
+    }
+}
+
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// Something wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProblemView {
+    /// How bad.
+    pub state: State,
+    /// The object, such as `director d3` or `VIP 10.99.0.1`.
+    pub object: String,
+    /// What is wrong and why.
+    pub cause: String,
+    /// Since when, where it is known.
+    pub since: Option<Timestamp>,
+    /// What to do next.
+    pub next: String,
+}
+
+/// A router that directors are neighbours of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchView {
+    /// Its router id.
+    pub router_id: RouterId,
+    /// Its declared name.
+    pub name: Option<String>,
+    /// Directors whose adjacency with it is Full.
+    pub full: Vec<DirectorName>,
+    /// Directors that see it in a lower state.
+    pub not_full: Vec<DirectorName>,
+}
+
+/// A director.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectorView {
+    /// Its name.
+    pub name: DirectorName,
+    /// Its declared router id.
+    pub router_id: RouterId,
+    /// Its state in one word.
+    pub state: State,
+    /// Why it is in that state.
+    pub why: String,
+    /// What the operator wants of it.
+    pub admin_state: AdminState,
+    /// The operator's words for that.
+    pub admin_reason: String,
+    /// The agent's version; nothing before its first report.
+    pub version: Option<String>,
+    /// When the last report came, by the controller's clock.
+    pub last_report: Option<Timestamp>,
+    /// The generation wanted of it.
+    pub generation: u64,
+    /// The generation it says is in force.
+    pub acknowledged_generation: Option<u64>,
+    /// Its OSPF neighbours.
+    pub neighbors: Vec<Neighbor>,
+    /// Its VIPs.
+    pub vips: Vec<DirectorVipView>,
+    /// Active connections over all services.
+    pub active: u64,
+    /// Connections a second over all services.
+    pub connections_per_second: u64,
+}
+
+/// A VIP on one director.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectorVipView {
+    /// The VIP.
+    pub vip: Vip,
+    /// The cost the agent wants it announced at.
+    pub cost: Option<u16>,
+    /// Whether this director's own LSDB has it announced by this director.
+    pub in_lsdb: bool,
+    /// Why it is announced or not.
+    pub reason: Reason,
+    /// The reason in words.
+    pub reason_text: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// A VIP over all directors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipView {
+    /// The VIP.
+    pub vip: Vip,
+    /// Its state in one word.
+    pub state: State,
+    /// Directors that should announce it: all that are active.
+    pub wanted: Vec<DirectorName>,
+    /// Directors whose announcement the freshest LSDBs carry.
+    pub real: Vec<DirectorName>,
+    /// Router ids that announce it and belong to no declared director.
+    pub foreign: Vec<RouterId>,
+}
+
+/// A service over all directors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceView {
+    /// The service.
+    pub service: ServiceId,
+    /// Its state in one word.
+    pub state: State,
+    /// The scheduler and its flags as ipvsadm prints them, such as `mh mh-fallback,mh-port`.
+    pub scheduler: String,
+    /// The forwarding method.
+    pub forwarding: Forwarding,
+    /// Healthy real servers it needs on a director.
+    pub quorum: u16,
+    /// Its real servers in canonical order.
+    pub real_servers: Vec<RealServerView>,
+}
+
+/// A real server over all directors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RealServerView {
+    /// The real server.
+    pub real_server: RealServerId,
+    /// Its state in one word: Degraded when directors disagree.
+    pub state: State,
+    /// The declared weight.
+    pub weight: u16,
+    /// What each director that reported lately says.
+    pub seen: Vec<RealServerSeen>,
+    /// Active connections over all directors.
+    pub active: u64,
+    /// Inactive connections over all directors.
+    pub inactive: u64,
+    /// Connections a second over all directors.
+    pub connections_per_second: u64,
+}
+
+/// A real server as one director sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RealServerSeen {
+    /// The director.
+    pub director: DirectorName,
+    /// Its health there.
+    pub health: Health,
+    /// Since when.
+    pub since: Timestamp,
+    /// The weight in that director's kernel.
+    pub effective_weight: Option<u32>,
+    /// The last check there.
+    pub last_check: Option<CheckResult>,
+}
+
+/// A long-running change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationView {
+    /// Its id, such as `op_…`.
+    pub id: String,
+    /// `director.drain` or `director.undrain`.
+    pub kind: String,
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The director.
+    pub director: DirectorName,
+    /// Where it stands.
+    pub state: OperationState,
+    /// What it waits for or how it ended.
+    pub detail: String,
+    /// Who asked for it.
+    pub requested_by: String,
+    /// Their words.
+    pub reason: String,
+    /// Guards that were overridden.
+    pub override_guards: Vec<String>,
+    /// When it was accepted.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// Where an operation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OperationState {
+    /// Accepted, and the director has not acknowledged yet.
+    Applying,
+    /// Acknowledged; the other directors' LSDBs still have the old state.
+    Settling,
+    /// Done.
+    Succeeded,
+    /// Ended by a later operation.
+    Cancelled,
+}
+
+impl OperationState {
+    /// The word used in the API and the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Applying => "applying",
+            Self::Settling => "settling",
+            Self::Succeeded => "succeeded",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether it has ended.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Cancelled)
+    }
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventView {
+    /// Counts all events of the controller.
+    pub id: u64,
+    /// When.
+    pub at: Timestamp,
+    /// The cluster, where it concerns one.
+    pub cluster: Option<ClusterName>,
+    /// How bad.
+    pub severity: Severity,
+    /// The object, such as `director d3`.
+    pub object: String,
+    /// What happened.
+    pub what: String,
+    /// Who or what did it.
+    pub actor: String,
+}
+
+/// How bad an event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// As intended.
+    Info,
+    /// Worth a look.
+    Warning,
+    /// Something does not work.
+    Error,
+}
+
+impl Severity {
+    /// The word used in the API and the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// The body of a drain.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// The operator's words.
+    #[serde(default)]
+    pub reason: String,
+    /// Guards to pass over, such as `last_announcer`; wants a reason.
+    #[serde(default)]
+    pub override_guards: Vec<String>,
+}
