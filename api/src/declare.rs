@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
 use crate::ids::{
-    DirectorName, ParseIdError, Protocol, RealServerId, RouterId, ServiceId, Vip, serde_as_text,
+    ClusterName, DirectorName, ParseIdError, Protocol, RealServerId, RouterId, ServiceId, Vip,
+    serde_as_text,
 };
 
 mod validate;
@@ -26,6 +27,9 @@ pub const MAX_PATHS_LIMIT: u16 = 64;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Declaration {
+    /// The cluster it declares; must be the one it is put to when present.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterName>,
     /// How many equal-cost paths the switches carry (1 to 64).
     #[serde(default = "default_max_paths")]
     pub max_paths: u16,
