@@ -1,0 +1,81 @@
+//! What the data plane is asked for and what it answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use isopath_api::declare::{Forwarding, Scheduler, SchedulerFlag};
+use isopath_api::ids::{RealServerId, ServiceId, Vip};
+use isopath_api::observed::Stats;
+
+/// Everything this director's kernel shall have; always complete.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The addresses on the VIPs' interface.
+    pub vips: BTreeSet<Vip>,
+    /// The services, each once.
+    pub services: Vec<ServiceWanted>,
+}
+
+/// A service the kernel shall have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceWanted {
+    /// Its identity.
+    pub id: ServiceId,
+    /// Its scheduler.
+    pub scheduler: Scheduler,
+    /// The scheduler's flags.
+    pub flags: BTreeSet<SchedulerFlag>,
+    /// How packets reach its real servers.
+    pub forwarding: Forwarding,
+    /// Its real servers, each once, in any order: the kernel's order is canonical.
+    pub real_servers: Vec<RealServerWanted>,
+}
+
+/// A real server the kernel shall have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RealServerWanted {
+    /// Its identity.
+    pub id: RealServerId,
+    /// The declared weight. `mh` builds its table from the last weight above 0 that it saw
+    /// (`ip_vs_mh.c`), so this decides the table also while the real server is dead: a
+    /// director that started in that time must not share its slots out for good.
+    pub weight: u16,
+    /// The weight in force: the declared one, or 0 while the real server is dead.
+    pub effective_weight: u16,
+}
+
+/// What the kernel has, and how it got there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Each wanted VIP: ready to be announced, or why not.
+    pub vips: BTreeMap<Vip, Result<(), String>>,
+    /// The wanted services that the kernel has.
+    pub services: BTreeMap<ServiceId, KernelService>,
+    /// Steps executed since the start.
+    pub steps: u64,
+    /// Differences that something outside had made and that were repaired since the start.
+    pub drift_repaired: u64,
+    /// What failed this time, with its cause.
+    pub failures: Vec<String>,
+}
+
+/// A service in the kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KernelService {
+    /// Its counters.
+    pub stats: Stats,
+    /// Its real servers, those on their way out included.
+    pub real_servers: BTreeMap<RealServerId, KernelRealServer>,
+}
+
+/// A real server in the kernel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KernelRealServer {
+    /// Its weight.
+    pub weight: u32,
+    /// Its active connections.
+    pub active: u32,
+    /// Its inactive connections.
+    pub inactive: u32,
+    /// Its counters.
+    pub stats: Stats,
+}
