@@ -1,0 +1,129 @@
+//! The verbs, one file each. Data goes to stdout, everything else to stderr.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use isopath_api::{agent, speaker};
+use serde::Serialize;
+
+use crate::args::{Args, Command, Target};
+use crate::failure::Failure;
+use crate::socket;
+
+mod declaration;
+mod drain;
+mod events;
+mod ospf;
+mod overrides;
+mod status;
+
+/// Runs the verb of the command line.
+pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
+    match &args.command {
+        Command::Status { exit_status } => return status::run(args, *exit_status),
+        Command::Neighbors => ospf::neighbors(args)?,
+        Command::Lsdb => ospf::lsdb(args)?,
+        Command::Announce { vip, cost, reason } => {
+            let action = speaker::OverrideAction::Announce { cost: *cost };
+            overrides::run(&args.target, *vip, action, reason)?;
+        }
+        Command::Withdraw { vip, reason } => {
+            overrides::run(
+                &args.target,
+                *vip,
+                speaker::OverrideAction::Withdraw,
+                reason,
+            )?;
+        }
+        Command::Clear { vip } => {
+            overrides::run(&args.target, *vip, speaker::OverrideAction::Clear, "")?;
+        }
+        Command::Apply {
+            file,
+            dry_run,
+            reason,
+        } => {
+            declaration::apply(args, file, *dry_run, reason)?;
+        }
+        Command::Diff { file } => declaration::diff(args, file)?,
+        Command::Drain {
+            director,
+            change,
+            override_guards,
+        } => {
+            return drain::drain(args, director, change, override_guards);
+        }
+        Command::Undrain { director, change } => return drain::undrain(args, director, change),
+        Command::Events { follow, limit } => events::run(args, *follow, *limit)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes text to stdout.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Writes one JSON document to stdout. Its `schema` only ever gains fields.
+fn print_json<T: Serialize>(schema: &str, key: &str, value: &T) -> Result<(), Failure> {
+    let mut document = serde_json::Map::new();
+    document.insert("schema".to_owned(), schema.into());
+    let value = serde_json::to_value(value).expect("answers are plain data");
+    document.insert(key.to_owned(), value);
+    let text = serde_json::to_string_pretty(&document).expect("answers are plain data");
+    print(&format!("{text}\n"))
+}
+
+/// The director's daemon that the command line names.
+enum Daemon<'a> {
+    Agent(&'a std::path::Path),
+    Speaker(&'a std::path::Path),
+}
+
+impl<'a> Daemon<'a> {
+    fn of(target: &'a Target) -> Option<Self> {
+        match (&target.agent, &target.speaker) {
+            (Some(path), _) => Some(Self::Agent(path)),
+            (None, Some(path)) => Some(Self::Speaker(path)),
+            (None, None) => None,
+        }
+    }
+
+    /// The daemon, or a usage error that says how to name it.
+    fn wanted(target: &'a Target, verb: &str) -> Result<Self, Failure> {
+        Self::of(target).ok_or_else(|| {
+            Failure::Usage(format!(
+                "{verb} concerns one director: name its agent with \
+                 --agent /run/isopath/agent.sock, or a speaker that runs alone with \
+                 --speaker /run/isopath/speaker.sock"
+            ))
+        })
+    }
+}
+
+fn ask_agent(path: &std::path::Path, request: &agent::Request) -> Result<agent::Reply, Failure> {
+    match socket::ask(path, request)? {
+        agent::Reply::Error { message } => Err(Failure::Refused(message)),
+        reply => Ok(reply),
+    }
+}
+
+fn ask_speaker(
+    path: &std::path::Path,
+    request: &speaker::Request,
+) -> Result<speaker::Reply, Failure> {
+    match socket::ask(path, request)? {
+        speaker::Reply::Error { message } => Err(Failure::Refused(message)),
+        reply => Ok(reply),
+    }
+}
+
+fn unexpected(peer: &str) -> Failure {
+    Failure::Answer {
+        peer: peer.to_owned(),
+        what: "an answer to another question".to_owned(),
+    }
+}

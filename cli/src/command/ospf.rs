@@ -1,0 +1,236 @@
+//! `isopath neighbors` and `isopath lsdb`.
+
+use isopath_api::speaker::{Lsa, Neighbor};
+use isopath_api::view::ClusterView;
+use isopath_api::{agent, speaker};
+use serde::Serialize;
+
+use super::{Daemon, ask_agent, ask_speaker, print, print_json, unexpected};
+use crate::args::Args;
+use crate::controller::Controller;
+use crate::failure::Failure;
+use crate::table::{Column, Table, span};
+
+/// A neighbour and the director that has it.
+#[derive(Serialize)]
+struct Row {
+    /// Nothing where one daemon was asked about itself.
+    director: Option<String>,
+    #[serde(flatten)]
+    neighbor: Neighbor,
+}
+
+pub(super) fn neighbors(args: &Args) -> Result<(), Failure> {
+    let rows = match Daemon::of(&args.target) {
+        Some(Daemon::Agent(path)) => match ask_agent(path, &agent::Request::Neighbors)? {
+            agent::Reply::Neighbors { neighbors } => own(neighbors),
+            _ => return Err(unexpected("the agent")),
+        },
+        Some(Daemon::Speaker(path)) => match ask_speaker(path, &speaker::Request::Neighbors)? {
+            speaker::Reply::Neighbors { neighbors } => own(neighbors),
+            _ => return Err(unexpected("the speaker")),
+        },
+        None => of_cluster(args)?,
+    };
+    if args.json {
+        return print_json("isopath.neighbors/1", "neighbors", &rows);
+    }
+    print(&neighbor_table(&rows))
+}
+
+fn own(neighbors: Vec<Neighbor>) -> Vec<Row> {
+    neighbors
+        .into_iter()
+        .map(|neighbor| Row {
+            director: None,
+            neighbor,
+        })
+        .collect()
+}
+
+fn of_cluster(args: &Args) -> Result<Vec<Row>, Failure> {
+    let controller = Controller::new(&args.target)?;
+    let name = controller.cluster(&args.target)?;
+    let view: ClusterView = controller.get(&format!("/clusters/{name}"))?;
+    let rows = view.directors.into_iter().flat_map(|director| {
+        let name = director.name.to_string();
+        director.neighbors.into_iter().map(move |neighbor| Row {
+            director: Some(name.clone()),
+            neighbor,
+        })
+    });
+    Ok(rows.collect())
+}
+
+/// The columns and their order are those of FRR's `show ip ospf neighbor`.
+fn neighbor_table(rows: &[Row]) -> String {
+    let mut table = Table::new(vec![
+        Column::Left("DIRECTOR"),
+        Column::Left("NEIGHBOR ID"),
+        Column::Right("PRI"),
+        Column::Left("STATE"),
+        Column::Right("UP TIME"),
+        Column::Right("DEAD TIME"),
+        Column::Left("ADDRESS"),
+        Column::Left("INTERFACE"),
+        Column::Left("BFD"),
+    ]);
+    for Row { director, neighbor } in rows {
+        table.row([
+            director.clone().unwrap_or_else(|| "-".to_owned()),
+            neighbor.router_id.to_string(),
+            neighbor.priority.to_string(),
+            neighbor.state.to_string(),
+            span(i64::try_from(neighbor.state_ms / 1000).unwrap_or(i64::MAX)),
+            format!(
+                "{}.{:01}s",
+                neighbor.dead_ms / 1000,
+                neighbor.dead_ms % 1000 / 100
+            ),
+            neighbor.address.to_string(),
+            neighbor.interface.clone(),
+            neighbor
+                .bfd
+                .map_or_else(|| "-".to_owned(), |state| state.to_string()),
+        ]);
+    }
+    table.render()
+}
+
+pub(super) fn lsdb(args: &Args) -> Result<(), Failure> {
+    let lsas = match Daemon::wanted(&args.target, "lsdb")? {
+        Daemon::Agent(path) => match ask_agent(path, &agent::Request::Lsdb)? {
+            agent::Reply::Lsdb { lsas } => lsas,
+            _ => return Err(unexpected("the agent")),
+        },
+        Daemon::Speaker(path) => match ask_speaker(path, &speaker::Request::Lsdb)? {
+            speaker::Reply::Lsdb { lsas } => lsas,
+            _ => return Err(unexpected("the speaker")),
+        },
+    };
+    if args.json {
+        return print_json("isopath.lsdb/1", "lsas", &lsas);
+    }
+    print(&lsdb_table(&lsas))
+}
+
+fn lsdb_table(lsas: &[Lsa]) -> String {
+    let mut table = Table::new(vec![
+        Column::Left("TYPE"),
+        Column::Left("LINK-STATE ID"),
+        Column::Left("ADV ROUTER"),
+        Column::Right("AGE"),
+        Column::Left("SEQ"),
+        Column::Left("CHECKSUM"),
+        Column::Right("LEN"),
+        Column::Left("LINKS"),
+    ]);
+    for lsa in lsas {
+        table.row([
+            type_name(lsa.ls_type),
+            lsa.link_state_id.to_string(),
+            lsa.advertising_router.to_string(),
+            lsa.age.to_string(),
+            format!("0x{:08x}", lsa.sequence),
+            format!("0x{:04x}", lsa.checksum),
+            lsa.length.to_string(),
+            links(lsa),
+        ]);
+    }
+    table.render()
+}
+
+/// The name of an LS type (RFC 2328 §A.4.1, RFC 3101, RFC 5250).
+fn type_name(ls_type: u8) -> String {
+    match ls_type {
+        1 => "Router".to_owned(),
+        2 => "Network".to_owned(),
+        3 => "Summary-Net".to_owned(),
+        4 => "Summary-ASBR".to_owned(),
+        5 => "External".to_owned(),
+        7 => "NSSA".to_owned(),
+        9 => "Opaque-Link".to_owned(),
+        10 => "Opaque-Area".to_owned(),
+        11 => "Opaque-AS".to_owned(),
+        other => format!("type {other}"),
+    }
+}
+
+/// The links of a Router-LSA, hosts first: what an operator looks for is who announces a VIP.
+fn links(lsa: &Lsa) -> String {
+    let host = |link: &&isopath_api::speaker::Link| link.link_type == 3 && link.data.is_broadcast();
+    let hosts = lsa
+        .links
+        .iter()
+        .filter(host)
+        .map(|link| format!("{}/32@{}", link.id, link.metric));
+    let others = lsa.links.len() - lsa.links.iter().filter(host).count();
+    let mut parts: Vec<String> = hosts.collect();
+    if others > 0 {
+        parts.push(format!("+{others}"));
+    }
+    parts.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isopath_api::ids::{NeighborState, RouterId};
+    use isopath_api::speaker::Link;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn a_router_lsa_shows_the_hosts_it_announces() {
+        let link = |link_type, id: &str, data: &str| Link {
+            link_type,
+            id: id.parse().unwrap(),
+            data: data.parse().unwrap(),
+            metric: 1,
+        };
+        let lsa = Lsa {
+            ls_type: 1,
+            link_state_id: Ipv4Addr::new(10, 0, 1, 2),
+            advertising_router: RouterId(Ipv4Addr::new(10, 0, 1, 2)),
+            age: 7,
+            sequence: i32::MIN + 3,
+            checksum: 0x1a2,
+            length: 60,
+            links: vec![
+                link(1, "10.0.0.1", "10.0.1.2"),
+                link(3, "10.99.0.1", "255.255.255.255"),
+                link(3, "10.0.1.0", "255.255.255.0"),
+            ],
+        };
+        let text = lsdb_table(&[lsa]);
+        let row = text.lines().nth(1).unwrap();
+        assert!(
+            row.contains("0x80000003  0x01a2     60  10.99.0.1/32@1 +2"),
+            "{row}"
+        );
+    }
+
+    #[test]
+    fn neighbours_have_frrs_columns() {
+        let row = Row {
+            director: Some("d1".to_owned()),
+            neighbor: Neighbor {
+                interface: "eth1".to_owned(),
+                router_id: "10.0.0.1".parse().unwrap(),
+                address: "10.0.1.1".parse().unwrap(),
+                state: NeighborState::TwoWay,
+                priority: 1,
+                state_ms: 252_000,
+                dead_ms: 3_456,
+                bfd: None,
+            },
+        };
+        let text = neighbor_table(&[row]);
+        let cells: Vec<_> = text.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(
+            cells,
+            [
+                "d1", "10.0.0.1", "1", "2-Way", "4m12s", "3.4s", "10.0.1.1", "eth1", "-"
+            ]
+        );
+    }
+}
