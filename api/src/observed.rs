@@ -36,6 +36,24 @@ pub struct Observed {
     pub services: Vec<ServiceObserved>,
     /// The data plane.
     pub dataplane: DataplaneObserved,
+    /// The link to the controller; nothing with a local file.
+    #[serde(default)]
+    pub controller: Option<ControllerObserved>,
+}
+
+/// The agent's link to the controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControllerObserved {
+    /// The controller's base URL.
+    pub url: String,
+    /// Whether the stream of the desired state is open.
+    pub connected: bool,
+    /// Since when.
+    pub since: Timestamp,
+    /// What went wrong last: a report that the controller refused, a desired state that this
+    /// director refused, or why it cannot connect. Nothing while all is well.
+    #[serde(default)]
+    pub problem: Option<String>,
 }
 
 /// The decision for a VIP.
