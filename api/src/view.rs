@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::declare::Forwarding;
+use crate::declare::{Declaration, Forwarding};
 use crate::desired::AdminState;
 use crate::ids::{ClusterName, DirectorName, RealServerId, RouterId, ServiceId, Vip};
 use crate::observed::{CheckResult, Health};
@@ -40,6 +40,58 @@ pub struct ClusterView {
     pub operations: Vec<OperationView>,
     /// The last events, newest first.
     pub events: Vec<EventView>,
+}
+
+/// A cluster in the list that `GET /api/v1/clusters` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterSummary {
+    /// The cluster.
+    pub name: ClusterName,
+    /// The revision in force.
+    pub revision: u64,
+    /// The worst state of anything in it.
+    pub state: State,
+    /// The state in one sentence.
+    pub verdict: String,
+    /// How many things are wrong.
+    pub problems: usize,
+    /// How many directors are declared.
+    pub directors: usize,
+    /// How many of them are Up.
+    pub directors_up: usize,
+    /// How many VIPs are declared.
+    pub vips: usize,
+}
+
+/// What `PUT /api/v1/clusters/{c}` did, or would do with `?dry_run=true`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The revision now in force, or that would be.
+    pub revision: u64,
+    /// Whether the declaration differs from the one before.
+    pub changed: bool,
+    /// Whether nothing was changed because nothing should be.
+    pub dry_run: bool,
+    /// The directors whose desired state changes.
+    pub directors: Vec<DirectorName>,
+}
+
+/// A revision of a cluster's declaration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevisionView {
+    /// Counts the revisions of its cluster, from 1.
+    pub revision: u64,
+    /// When it was accepted.
+    pub at: Timestamp,
+    /// Who declared it.
+    pub actor: String,
+    /// Their words.
+    pub reason: String,
+    /// What it declares; left out of lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub declaration: Option<Declaration>,
 }
 
 /// The state of a thing in one word.

@@ -1,0 +1,5 @@
+//! Who asks, and what they may do.
+
+mod session;
+
+pub use session::Session;

@@ -1,0 +1,12 @@
+//! The controller: what is declared, what is wanted of each director, what the directors say,
+//! and the API, the pages and the metrics over it.
+//!
+//! One task, [`control`], owns all of that; whatever changes goes through its bounded queue
+//! and into SQLite ([`store`]) before it is believed. Readers see immutable snapshots, from
+//! which [`view`] and [`guards`] compute, purely, what is shown and what is refused.
+
+pub mod app;
+pub mod auth;
+pub mod clock;
+pub mod error;
+mod pages;
