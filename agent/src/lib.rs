@@ -1,0 +1,3 @@
+//! The director's agent.
+
+pub mod dataplane;
