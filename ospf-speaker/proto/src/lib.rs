@@ -1,1 +1,28 @@
-//! placeholder
+//! OSPF version 2 (RFC 2328) for a host that announces addresses and forwards nothing.
+//!
+//! A [`Router`] does no I/O and reads no clock. The shell hands it packets, the state of its
+//! links and the time through the `handle_*` methods, then drains [`Router::poll_transmit`] and
+//! [`Router::poll_event`] and sleeps until [`Router::poll_timeout`]. The same inputs, times and
+//! seed give the same outputs.
+//!
+//! It is never a Designated Router, computes no routes, and offers no transit: its links to
+//! routers cost 0xffff (RFC 6987). docs/OSPF.md lists the RFC section by section.
+
+mod config;
+mod counters;
+mod ids;
+mod neighbor;
+mod packet;
+mod router;
+mod view;
+
+pub use config::{
+    AreaType, Config, ConfigError, InterfaceConfig, LinkState, MAX_INTERFACES, MAX_STUBS,
+    NetworkType, Stub, TooManyStubs,
+};
+pub use counters::{Counters, LsaDrop, PacketDrop};
+pub use ids::{AreaId, InterfaceId, RouterId};
+pub use neighbor::State;
+pub use packet::{LinkKind, RouterLink};
+pub use router::Router;
+pub use view::{Announced, Event, LsaView, NeighborView, Transmit};
