@@ -1,3 +1,9 @@
 //! The director's agent.
 
 pub mod dataplane;
+pub mod decide;
+pub mod desired;
+pub mod health;
+pub mod overrides;
+pub mod store;
+pub mod weights;

@@ -1,0 +1,262 @@
+//! Which desired states are taken from the controller, and what is done with one.
+
+use isopath_api::config::DirectorFile;
+use isopath_api::declare::{ServiceSpec, VipSpec, validate_services, validate_vips};
+use isopath_api::desired::{AdminState, Desired};
+use isopath_api::fault::{Fault, parse_json};
+use isopath_api::ids::{ClusterName, DirectorName, RouterId};
+use thiserror::Error;
+
+/// What this director shall do, wherever it was said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intent {
+    /// The life of the controller's database; nothing with a local file.
+    pub epoch: Option<String>,
+    /// The generation in that epoch; 0 with a local file.
+    pub generation: u64,
+    /// Whether the director shall announce.
+    pub admin_state: AdminState,
+    /// The operator's words for an admin state other than active.
+    pub admin_reason: String,
+    /// The VIPs.
+    pub vips: Vec<VipSpec>,
+    /// The services.
+    pub services: Vec<ServiceSpec>,
+}
+
+impl Intent {
+    /// What a file without `[controller]` asks for.
+    pub fn from_file(file: &DirectorFile) -> Self {
+        Self {
+            epoch: None,
+            generation: 0,
+            admin_state: AdminState::Active,
+            admin_reason: String::new(),
+            vips: file.vip.clone(),
+            services: file.service.clone(),
+        }
+    }
+}
+
+impl From<Desired> for Intent {
+    fn from(desired: Desired) -> Self {
+        Self {
+            epoch: Some(desired.epoch),
+            generation: desired.generation,
+            admin_state: desired.admin_state,
+            admin_reason: desired.admin_reason,
+            vips: desired.vip,
+            services: desired.service,
+        }
+    }
+}
+
+/// Who this director is: a desired state for anybody else is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Its cluster.
+    pub cluster: ClusterName,
+    /// Its name.
+    pub director: DirectorName,
+    /// Its OSPF router id.
+    pub router_id: RouterId,
+}
+
+/// Why a desired state was refused as a whole; the one in force stays.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// It is not a desired state.
+    #[error("the desired state is malformed: {}", list(.0))]
+    Malformed(Vec<Fault>),
+    /// It is for another director.
+    #[error("the desired state is for {found}, this is {expected}")]
+    NotForUs {
+        /// This director.
+        expected: String,
+        /// The one it is for.
+        found: String,
+    },
+    /// It is older than the one in force.
+    #[error("generation {found} is lower than {in_force}, which is in force")]
+    Older {
+        /// The generation in force.
+        in_force: u64,
+        /// The generation refused.
+        found: u64,
+    },
+    /// It is another state under the number of the one in force.
+    #[error("generation {0} has other content than the generation {0} in force")]
+    SameNumber(u64),
+}
+
+fn list(faults: &[Fault]) -> String {
+    let texts: Vec<String> = faults.iter().map(Fault::to_string).collect();
+    texts.join("; ")
+}
+
+/// What becomes of a desired state that is not refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// It is to be written to disk and then applied.
+    New(Desired),
+    /// It is in force already.
+    InForce,
+}
+
+/// Reads a desired state and holds it against the rules of [`Desired`].
+///
+/// # Errors
+/// Why it is refused.
+pub fn admit(
+    json: &[u8],
+    in_force: Option<&Desired>,
+    identity: &Identity,
+) -> Result<Admission, Refusal> {
+    let desired: Desired = parse_json(json, validate).map_err(Refusal::Malformed)?;
+    check_identity(&desired, identity)?;
+    let Some(current) = in_force.filter(|current| current.epoch == desired.epoch) else {
+        return Ok(Admission::New(desired));
+    };
+    if desired.generation < current.generation {
+        return Err(Refusal::Older {
+            in_force: current.generation,
+            found: desired.generation,
+        });
+    }
+    if desired.generation > current.generation {
+        return Ok(Admission::New(desired));
+    }
+    if desired == *current {
+        Ok(Admission::InForce)
+    } else {
+        Err(Refusal::SameNumber(desired.generation))
+    }
+}
+
+fn validate(desired: &Desired) -> Vec<Fault> {
+    let mut faults = validate_vips(&desired.vip);
+    faults.extend(validate_services(&desired.vip, &desired.service));
+    faults
+}
+
+fn check_identity(desired: &Desired, identity: &Identity) -> Result<(), Refusal> {
+    let found = Identity {
+        cluster: desired.cluster.clone(),
+        director: desired.director.clone(),
+        router_id: desired.router_id,
+    };
+    if found == *identity {
+        return Ok(());
+    }
+    let name = |id: &Identity| format!("{}/{} ({})", id.cluster, id.director, id.router_id);
+    Err(Refusal::NotForUs {
+        expected: name(identity),
+        found: name(&found),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn identity() -> Identity {
+        Identity {
+            cluster: "lab".parse().unwrap(),
+            director: "d1".parse().unwrap(),
+            router_id: "10.0.1.2".parse().unwrap(),
+        }
+    }
+
+    fn desired(change: impl FnOnce(&mut Value)) -> Vec<u8> {
+        let mut value = json!({
+            "epoch": "e1", "generation": 5, "revision": 2, "cluster": "lab", "director": "d1",
+            "router_id": "10.0.1.2", "admin_state": "active",
+            "vip": [{ "address": "10.99.0.1" }], "service": [],
+        });
+        change(&mut value);
+        value.to_string().into_bytes()
+    }
+
+    fn in_force() -> Desired {
+        match admit(&desired(|_| {}), None, &identity()).unwrap() {
+            Admission::New(desired) => desired,
+            Admission::InForce => panic!("nothing was in force"),
+        }
+    }
+
+    #[test]
+    fn generations_only_rise_within_an_epoch() {
+        let current = in_force();
+        let generation = |value: Result<Admission, Refusal>| match value {
+            Ok(Admission::New(desired)) => format!("new {}", desired.generation),
+            Ok(Admission::InForce) => "in force".to_owned(),
+            Err(refusal) => refusal.to_string(),
+        };
+        let cases = [
+            ("the same", desired(|_| {}), "in force"),
+            (
+                "a later one",
+                desired(|d| d["generation"] = json!(6)),
+                "new 6",
+            ),
+            (
+                "an earlier one",
+                desired(|d| d["generation"] = json!(4)),
+                "generation 4 is lower than 5",
+            ),
+            (
+                "another under the same number",
+                desired(|d| d["admin_state"] = json!("drained")),
+                "generation 5 has other content",
+            ),
+            (
+                "an earlier one of a restored database",
+                desired(|d| {
+                    d["epoch"] = json!("e2");
+                    d["generation"] = json!(1);
+                }),
+                "new 1",
+            ),
+        ];
+        for (what, json, expected) in cases {
+            let got = generation(admit(&json, Some(&current), &identity()));
+            assert!(got.contains(expected), "{what}: {got:?}, not {expected:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_malformed_or_for_another_director_is_refused_whole() {
+        let cases = [
+            (
+                desired(|d| d["director"] = json!("d2")),
+                "is for lab/d2 (10.0.1.2)",
+            ),
+            (
+                desired(|d| d["router_id"] = json!("10.0.1.9")),
+                "(10.0.1.9)",
+            ),
+            (
+                desired(|d| d["cluster"] = json!("other")),
+                "is for other/d1",
+            ),
+            (
+                desired(|d| d["vip"][0]["address"] = json!("10.99.0.0/24")),
+                "/vip/0/address",
+            ),
+            (desired(|d| d["feature"] = json!(1)), "feature"),
+            (
+                desired(|d| d["vip"] = json!([{"address": "10.99.0.1"}, {"address": "10.99.0.1"}])),
+                "/vip/1/address",
+            ),
+            (b"{".to_vec(), "EOF"),
+        ];
+        for (json, expected) in cases {
+            let refusal = admit(&json, None, &identity()).unwrap_err().to_string();
+            assert!(
+                refusal.contains(expected),
+                "{refusal:?} does not say {expected:?}"
+            );
+        }
+    }
+}
