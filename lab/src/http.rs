@@ -1,0 +1,141 @@
+//! As much of an HTTP client as a lab needs: one request, one connection, one answer.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+/// How long one connection may be silent.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// The longest answer that is read, in bytes.
+const LONGEST: u64 = 16 << 20;
+
+/// A request.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Its method.
+    pub method: &'a str,
+    /// Its path, with a query where there is one.
+    pub path: &'a str,
+    /// The bearer token to send.
+    pub token: Option<&'a str>,
+    /// A JSON body to send.
+    pub body: Option<&'a str>,
+    /// How long to wait for the connection and for each part of the answer.
+    pub timeout: Duration,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The body.
+    pub body: String,
+}
+
+/// Asks for a path.
+///
+/// # Errors
+/// See [`send`].
+pub fn get(address: SocketAddr, path: &str) -> Result<Answer> {
+    let request = Request {
+        method: "GET",
+        path,
+        token: None,
+        body: None,
+        timeout: SILENCE,
+    };
+    send(address, &request)
+}
+
+/// Sends a request from the network that the calling thread is in. It says HTTP/1.0, so that
+/// the body of the answer ends with the connection and never comes in chunks.
+///
+/// # Errors
+/// There is no connection, it breaks, or the answer is not HTTP.
+pub fn send(address: SocketAddr, request: &Request<'_>) -> Result<Answer> {
+    let Request {
+        method,
+        path,
+        token,
+        body,
+        timeout,
+    } = *request;
+    let mut stream = TcpStream::connect_timeout(&address, timeout)
+        .with_context(|| format!("connecting to {address}"))?;
+    stream
+        .set_read_timeout(Some(timeout))
+        .context("setting a time limit")?;
+    stream
+        .set_write_timeout(Some(timeout))
+        .context("setting a time limit")?;
+    let mut text = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n");
+    if let Some(token) = token {
+        text.push_str(&format!("Authorization: Bearer {token}\r\n"));
+    }
+    if let Some(body) = body {
+        let length = body.len();
+        text.push_str(&format!(
+            "Content-Type: application/json\r\nContent-Length: {length}\r\n"
+        ));
+    }
+    text.push_str("\r\n");
+    text.push_str(body.unwrap_or_default());
+    stream
+        .write_all(text.as_bytes())
+        .with_context(|| format!("asking {address}"))?;
+    let mut answer = Vec::new();
+    stream
+        .take(LONGEST)
+        .read_to_end(&mut answer)
+        .with_context(|| format!("reading the answer of {address} to {method} {path}"))?;
+    parse(&String::from_utf8_lossy(&answer))
+        .with_context(|| format!("the answer of {address} to {method} {path}"))
+}
+
+fn parse(answer: &str) -> Result<Answer> {
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else {
+        bail!(
+            "expected an HTTP answer, found {:?}",
+            answer.chars().take(80).collect::<String>()
+        );
+    };
+    let line = head.lines().next().unwrap_or_default();
+    let status = line
+        .strip_prefix("HTTP/1.")
+        .and_then(|rest| rest.split(' ').nth(1));
+    let status = status.and_then(|status| status.parse().ok());
+    let status = status.with_context(|| format!("expected an HTTP status line, found {line:?}"))?;
+    Ok(Answer {
+        status,
+        body: body.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_and_the_body_are_read() {
+        let answer = parse("HTTP/1.1 409 Conflict\r\nServer: x\r\n\r\n{\"a\":1}").unwrap();
+        assert_eq!(
+            answer,
+            Answer {
+                status: 409,
+                body: "{\"a\":1}".to_owned()
+            }
+        );
+        for bad in [
+            "",
+            "HTTP/1.1 200 OK\r\n",
+            "SSH-2.0-x\r\n\r\n",
+            "HTTP/1.1 ok\r\n\r\n",
+        ] {
+            assert!(parse(bad).is_err(), "{bad:?} was taken for an answer");
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The switch: a namespace that routes, with FRR or BIRD as its OSPF.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use isopath_api::config::NetworkType;
+use isopath_api::ids::{RouterId, Vip};
+
+use crate::netns::Namespace;
+use crate::process::Process;
+use crate::route_monitor::RouteMonitor;
+use crate::topology::Timers;
+use crate::wait::{self, Probe};
+
+mod bird;
+mod frr;
+
+/// The routing suite that a switch runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SwitchKind {
+    /// FRR's zebra, ospfd and bfdd.
+    Frr,
+    /// BIRD 2.
+    Bird,
+}
+
+impl fmt::Display for SwitchKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Frr => "frr",
+            Self::Bird => "bird",
+        })
+    }
+}
+
+impl FromStr for SwitchKind {
+    type Err = anyhow::Error;
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "frr" => Ok(Self::Frr),
+            "bird" => Ok(Self::Bird),
+            _ => bail!("a switch is \"frr\" or \"bird\", not {text:?}"),
+        }
+    }
+}
+
+/// What a switch's OSPF is configured from.
+#[derive(Debug, Clone)]
+pub(crate) struct SwitchConfig {
+    pub(crate) kind: SwitchKind,
+    pub(crate) router_id: RouterId,
+    /// Interfaces with directors behind them.
+    pub(crate) fabric: Vec<String>,
+    /// Interfaces whose networks are announced and nothing else.
+    pub(crate) passive: Vec<String>,
+    pub(crate) network: NetworkType,
+    pub(crate) timers: Timers,
+    pub(crate) max_paths: u16,
+}
+
+/// A neighbour as the switch sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SwitchNeighbor {
+    /// Its router id.
+    pub router_id: RouterId,
+    /// The state in the suite's own words, such as `Full/DROther` or `Full/PtP`.
+    pub state: String,
+}
+
+impl SwitchNeighbor {
+    /// Whether the adjacency is Full.
+    pub fn is_full(&self) -> bool {
+        self.state.starts_with("Full")
+    }
+}
+
+/// A switch.
+#[derive(Debug)]
+pub struct Switch {
+    namespace: Namespace,
+    directory: PathBuf,
+    config: SwitchConfig,
+    processes: Vec<Process>,
+}
+
+impl Switch {
+    pub(crate) fn new(namespace: Namespace, directory: PathBuf, config: SwitchConfig) -> Self {
+        Self {
+            namespace,
+            directory,
+            config,
+            processes: Vec::new(),
+        }
+    }
+
+    /// Its namespace.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Its suite.
+    pub fn kind(&self) -> SwitchKind {
+        self.config.kind
+    }
+
+    /// Starts its suite and waits until that answers.
+    ///
+    /// # Errors
+    /// It is not installed, refuses its configuration, or does not answer in time.
+    pub fn start(&mut self) -> Result<()> {
+        if !self.processes.is_empty() {
+            bail!("the switch runs already");
+        }
+        let started = match self.config.kind {
+            SwitchKind::Frr => frr::start(&self.namespace, &self.directory, &self.config),
+            SwitchKind::Bird => bird::start(&self.namespace, &self.directory, &self.config),
+        };
+        self.processes = started.with_context(|| format!("starting {}", self.config.kind))?;
+        wait::until("an answer of the switch", Duration::from_secs(10), || {
+            for process in &mut self.processes {
+                process.expect_running()?;
+            }
+            Ok(
+                match neighbors(&self.namespace, &self.directory, self.config.kind) {
+                    Ok(_) => Probe::Ready(()),
+                    Err(error) => Probe::Waiting(format!("{error:#}")),
+                },
+            )
+        })
+    }
+
+    /// Ends its suite by SIGKILL, all programs of it.
+    ///
+    /// # Errors
+    /// A program cannot be signalled.
+    pub fn crash(&mut self) -> Result<()> {
+        self.processes.drain(..).try_for_each(Process::crash)
+    }
+
+    /// Stops its suite by SIGTERM, in the order opposite to its start, and starts it again.
+    ///
+    /// # Errors
+    /// It does not stop, or does not start.
+    pub fn restart(&mut self) -> Result<()> {
+        for process in self.processes.drain(..).rev() {
+            process.stop(Duration::from_secs(10))?;
+        }
+        self.start()
+    }
+
+    /// The next hops to the VIP in the FIB of the switch's kernel; none without a route.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn fib(&self, vip: Vip) -> Result<BTreeSet<Ipv4Addr>> {
+        let routes = self
+            .namespace
+            .ip_json(&["route", "show", &format!("{vip}/32")])?;
+        next_hops(&routes).with_context(|| format!("reading the routes to {vip}: {routes}"))
+    }
+
+    /// Waits until the FIB has exactly these next hops to the VIP.
+    ///
+    /// # Errors
+    /// It has not in time.
+    pub fn wait_for_fib(
+        &self,
+        vip: Vip,
+        wanted: &BTreeSet<Ipv4Addr>,
+        within: Duration,
+    ) -> Result<()> {
+        wait::until(
+            format_args!("next hops {wanted:?} to {vip} in the FIB"),
+            within,
+            || {
+                let fib = self.fib(vip)?;
+                Ok(Probe::when(fib == *wanted, (), || {
+                    let neighbors = match self.neighbors() {
+                        Ok(neighbors) => format!("{neighbors:?}"),
+                        Err(error) => format!("not told: {error:#}"),
+                    };
+                    format!("{fib:?}, neighbours {neighbors}")
+                }))
+            },
+        )
+    }
+
+    /// Its OSPF neighbours.
+    ///
+    /// # Errors
+    /// The suite does not answer.
+    pub fn neighbors(&self) -> Result<Vec<SwitchNeighbor>> {
+        neighbors(&self.namespace, &self.directory, self.config.kind)
+    }
+
+    /// Answers a command of the suite's own shell (`vtysh` or `birdc`), such as
+    /// `show ip ospf database router`.
+    ///
+    /// # Errors
+    /// The suite does not answer.
+    pub fn ask(&self, command: &str) -> Result<String> {
+        match self.config.kind {
+            SwitchKind::Frr => frr::ask(&self.namespace, command),
+            SwitchKind::Bird => bird::ask(&self.namespace, &self.directory, command),
+        }
+    }
+
+    /// Listens to the changes of its FIB.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn monitor(&self) -> Result<RouteMonitor> {
+        RouteMonitor::start(&self.namespace)
+    }
+}
+
+fn neighbors(
+    namespace: &Namespace,
+    directory: &std::path::Path,
+    kind: SwitchKind,
+) -> Result<Vec<SwitchNeighbor>> {
+    match kind {
+        SwitchKind::Frr => frr::neighbors(namespace),
+        SwitchKind::Bird => bird::neighbors(namespace, directory),
+    }
+}
+
+/// The gateways in the JSON of `ip route show`, which has one route or none.
+fn next_hops(routes: &serde_json::Value) -> Result<BTreeSet<Ipv4Addr>> {
+    let mut found = BTreeSet::new();
+    for route in routes.as_array().context("not a list")? {
+        let several = route["nexthops"].as_array();
+        let hops = several.map_or_else(|| std::slice::from_ref(route), Vec::as_slice);
+        for hop in hops {
+            let gateway = hop["gateway"]
+                .as_str()
+                .context("a next hop without a gateway")?;
+            found.insert(
+                gateway
+                    .parse()
+                    .with_context(|| format!("the gateway {gateway}"))?,
+            );
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn next_hops_are_read_from_a_single_and_from_a_multipath_route() {
+        let cases = [
+            (r"[]", vec![]),
+            (
+                r#"[{"dst":"10.99.0.1","gateway":"10.0.1.2","dev":"d1","protocol":"ospf"}]"#,
+                vec!["10.0.1.2"],
+            ),
+            (
+                r#"[{"dst":"10.99.0.1","nhid":22,"nexthops":[
+                    {"gateway":"10.0.1.2","dev":"d1","weight":1,"flags":[]},
+                    {"gateway":"10.0.2.2","dev":"d2","weight":1,"flags":[]}]}]"#,
+                vec!["10.0.1.2", "10.0.2.2"],
+            ),
+        ];
+        for (text, wanted) in cases {
+            let wanted = wanted
+                .iter()
+                .map(|address| address.parse().unwrap())
+                .collect();
+            assert_eq!(
+                next_hops(&serde_json::from_str(text).unwrap()).unwrap(),
+                wanted,
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! FRR as the switch.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use isopath_api::config::NetworkType;
+
+use super::{SwitchConfig, SwitchNeighbor};
+use crate::netns::{Namespace, checked};
+use crate::process::Process;
+use crate::wait::{self, Probe};
+
+const DAEMONS: &str = "/usr/lib/frr";
+
+/// Where FRR keeps the sockets of the instance that serves this namespace (its `-N`).
+fn run_directory(namespace: &Namespace) -> PathBuf {
+    Path::new("/var/run/frr").join(namespace.name())
+}
+
+pub(super) fn start(
+    namespace: &Namespace,
+    directory: &Path,
+    config: &SwitchConfig,
+) -> Result<Vec<Process>> {
+    let run = run_directory(namespace);
+    namespace.registry().make_directory(&run)?;
+    // The daemons give up root before they make their sockets and logs.
+    for owned in [run.as_path(), directory] {
+        checked(
+            Command::new("install")
+                .args(["-d", "-o", "frr", "-g", "frr"])
+                .arg(owned),
+        )?;
+    }
+    let mut processes = vec![daemon(namespace, directory, "zebra", &zebra_conf())?];
+    let socket = run.join("zserv.api");
+    // ospfd of FRR 8.4 writes this file beside its instance's directory, not into it.
+    let restart_state = Path::new("/var/run/frr/ospfd-gr.json");
+    if !restart_state.exists() {
+        namespace.registry().add_path(restart_state)?;
+    }
+    wait::until("zebra's socket", Duration::from_secs(10), || {
+        processes[0].expect_running()?;
+        Ok(Probe::when(socket.exists(), (), || {
+            format!("no {}", socket.display())
+        }))
+    })?;
+    processes.push(daemon(namespace, directory, "bfdd", &bfdd_conf(config))?);
+    processes.push(daemon(namespace, directory, "ospfd", &ospfd_conf(config))?);
+    Ok(processes)
+}
+
+fn daemon(namespace: &Namespace, directory: &Path, name: &str, config: &str) -> Result<Process> {
+    let file = directory.join(format!("{name}.conf"));
+    let text = format!(
+        "log file {}\n{config}",
+        directory.join(format!("{name}.log")).display()
+    );
+    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+    let mut command = Command::new(Path::new(DAEMONS).join(name));
+    // Port 0: no terminal over TCP.
+    command
+        .args(["-N", namespace.name(), "-P", "0", "-f"])
+        .arg(&file);
+    let log = directory.join(format!("{name}.out"));
+    let process = Process::spawn(namespace, format!("FRR's {name}"), &log, &mut command)?;
+    // FRR's crash and memory records, which it leaves behind.
+    let scratch = format!("/var/tmp/frr/{name}.{}", process.pid());
+    namespace.registry().add_path(Path::new(&scratch))?;
+    Ok(process)
+}
+
+fn zebra_conf() -> String {
+    "hostname switch\n".to_owned()
+}
+
+fn bfdd_conf(config: &SwitchConfig) -> String {
+    let Some(bfd) = config.timers.bfd else {
+        return String::new();
+    };
+    let (interval, multiplier) = (bfd.interval.as_millis(), bfd.multiplier);
+    format!(
+        "bfd\n profile isopath\n  detect-multiplier {multiplier}\n  \
+         receive-interval {interval}\n  transmit-interval {interval}\n exit\nexit\n"
+    )
+}
+
+fn ospfd_conf(config: &SwitchConfig) -> String {
+    let mut text = String::new();
+    let network = match config.network {
+        NetworkType::PointToPoint => "point-to-point",
+        NetworkType::Broadcast => "broadcast",
+    };
+    let timers = config.timers;
+    for name in &config.fabric {
+        let (hello, dead) = (timers.hello.as_secs(), timers.dead.as_secs());
+        write_line(&mut text, format_args!("interface {name}"));
+        write_line(&mut text, " ip ospf area 0.0.0.0");
+        write_line(&mut text, format_args!(" ip ospf network {network}"));
+        write_line(&mut text, " ip ospf cost 10");
+        write_line(&mut text, " ip ospf priority 10");
+        write_line(&mut text, format_args!(" ip ospf hello-interval {hello}"));
+        write_line(&mut text, format_args!(" ip ospf dead-interval {dead}"));
+        if timers.bfd.is_some() {
+            write_line(&mut text, " ip ospf bfd");
+            write_line(&mut text, " ip ospf bfd profile isopath");
+        }
+        write_line(&mut text, "exit");
+    }
+    for name in &config.passive {
+        write_line(&mut text, format_args!("interface {name}"));
+        write_line(&mut text, " ip ospf area 0.0.0.0");
+        write_line(&mut text, " ip ospf passive");
+        write_line(&mut text, "exit");
+    }
+    write_line(&mut text, "router ospf");
+    write_line(
+        &mut text,
+        format_args!(" ospf router-id {}", config.router_id),
+    );
+    write_line(
+        &mut text,
+        format_args!(" maximum-paths {}", config.max_paths),
+    );
+    write_line(&mut text, "exit");
+    text
+}
+
+fn write_line(text: &mut String, line: impl std::fmt::Display) {
+    writeln!(text, "{line}").expect("writing to a string cannot fail");
+}
+
+pub(super) fn ask(namespace: &Namespace, command: &str) -> Result<String> {
+    let output = checked(Command::new("vtysh").args(["-N", namespace.name(), "-c", command]))?;
+    String::from_utf8(output.stdout).context("vtysh answered in something else than UTF-8")
+}
+
+pub(super) fn neighbors(namespace: &Namespace) -> Result<Vec<SwitchNeighbor>> {
+    let answer = ask(namespace, "show ip ospf neighbor json")?;
+    parse_neighbors(&answer).with_context(|| format!("reading FRR's neighbours: {answer}"))
+}
+
+fn parse_neighbors(answer: &str) -> Result<Vec<SwitchNeighbor>> {
+    let answer: serde_json::Value = serde_json::from_str(answer)?;
+    let mut neighbors = Vec::new();
+    let by_router = answer["neighbors"]
+        .as_object()
+        .context("no \"neighbors\"")?;
+    for (router_id, adjacencies) in by_router {
+        for adjacency in adjacencies.as_array().context("not a list")? {
+            let state = adjacency["nbrState"].as_str().context("no \"nbrState\"")?;
+            let router_id = router_id.parse().context("a neighbour's router id")?;
+            neighbors.push(SwitchNeighbor {
+                router_id,
+                state: state.to_owned(),
+            });
+        }
+    }
+    neighbors.sort_by_key(|neighbor| neighbor.router_id);
+    Ok(neighbors)
+}

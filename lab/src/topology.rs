@@ -1,0 +1,409 @@
+//! A lab's namespaces and the wires between them.
+//!
+//! ```text
+//!              client 10.0.0.2
+//!                 |
+//!  ctl        switch (sw) 10.0.0.1 ---- fabric: 10.0.N.0/24 each, or one segment
+//!   |             |                          |            |
+//!   |     servers 10.1.0.1              director d1 ... director dN
+//!   |             |---- lan ----------- 10.1.0.101 ...    |
+//!   |         rs1 ... rsM                    |            |
+//!   +---- management 10.254.0.0/24 ----------+------------+
+//! ```
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use isopath_api::config::{Dataplane, NetworkType};
+
+use crate::controller::Controller;
+use crate::director::Director;
+use crate::netns::Namespace;
+use crate::plan;
+use crate::real_server::RealServer;
+use crate::registry::Registry;
+use crate::switch::{Switch, SwitchConfig, SwitchKind};
+use crate::wait::slowness;
+
+/// OSPF's and BFD's times, the same on both sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timers {
+    /// HelloInterval, whole seconds.
+    pub hello: Duration,
+    /// RouterDeadInterval, whole seconds.
+    pub dead: Duration,
+    /// BFD; none when absent.
+    pub bfd: Option<BfdTimers>,
+}
+
+/// BFD's times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BfdTimers {
+    /// The interval between packets, both ways.
+    pub interval: Duration,
+    /// Packets missed until the other side counts as gone.
+    pub multiplier: u8,
+}
+
+impl Default for Timers {
+    /// Hellos each second; BFD as fast as the machine can keep.
+    fn default() -> Self {
+        let (dead, interval) = if slowness() > 1.0 {
+            (10, 500)
+        } else {
+            (4, 100)
+        };
+        Self {
+            hello: Duration::from_secs(1),
+            dead: Duration::from_secs(dead),
+            bfd: Some(BfdTimers {
+                interval: Duration::from_millis(interval),
+                multiplier: 3,
+            }),
+        }
+    }
+}
+
+/// What a lab consists of.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// Its name, unique on the machine: at most 24 letters, digits and hyphens.
+    pub name: String,
+    /// How many directors (0 to 64).
+    pub directors: u8,
+    /// How many real servers (0 to 64).
+    pub real_servers: u8,
+    /// The switch's suite.
+    pub switch: SwitchKind,
+    /// How directors and switch are joined.
+    pub network: NetworkType,
+    /// What the agents program.
+    pub dataplane: Dataplane,
+    /// OSPF's and BFD's times.
+    pub timers: Timers,
+    /// The switch's limit of equal-cost paths.
+    pub max_paths: u16,
+    /// How long a speaker keeps its set without its agent.
+    pub agent_hold: Duration,
+}
+
+impl Spec {
+    /// A lab of four directors on an FRR switch, point-to-point, with three real servers and
+    /// no IPVS.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            directors: 4,
+            real_servers: 3,
+            switch: SwitchKind::Frr,
+            network: NetworkType::PointToPoint,
+            dataplane: Dataplane::None,
+            timers: Timers::default(),
+            max_paths: 8,
+            agent_hold: Duration::from_secs(10),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let name = self.name.as_bytes();
+        let fits = |b: &u8| b.is_ascii_alphanumeric() || *b == b'-';
+        // FRR takes the namespace's name into its sockets' paths, which have 108 bytes.
+        if name.is_empty() || name.len() > 24 || !name.iter().all(fits) {
+            bail!(
+                "a lab's name is 1 to 24 letters, digits and hyphens, not {:?}",
+                self.name
+            );
+        }
+        for (what, count) in [
+            ("directors", self.directors),
+            ("real servers", self.real_servers),
+        ] {
+            if count > plan::MOST {
+                bail!("a lab has at most {} {what}, not {count}", plan::MOST);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A lab; everything of it goes when it is dropped.
+#[derive(Debug)]
+pub struct Lab {
+    /// What it consists of.
+    pub spec: Spec,
+    /// The controller, with no program running yet.
+    pub controller: Controller,
+    /// The directors, in order, with no program running yet.
+    pub directors: Vec<Director>,
+    /// The real servers, in order, with no program running yet.
+    pub real_servers: Vec<RealServer>,
+    /// The switch, with no program running yet.
+    pub switch: Switch,
+    /// The client.
+    pub client: Namespace,
+    registry: Arc<Registry>,
+}
+
+impl Lab {
+    /// Makes the namespaces and wires of a lab; no program runs in it yet.
+    ///
+    /// # Errors
+    /// The process is not root, a lab of the name runs, or the kernel lacks something.
+    pub fn new(spec: Spec) -> Result<Self> {
+        spec.check()?;
+        let registry = Registry::open(&spec.name)?;
+        Self::wire(spec, &registry).inspect_err(|_| report(registry.clean()))
+    }
+
+    fn wire(spec: Spec, registry: &Arc<Registry>) -> Result<Self> {
+        let switch = wire_switch(registry, &spec).context("wiring the switch")?;
+        let client = wire_client(registry, &switch).context("wiring the client")?;
+        let management = wire_management(registry).context("wiring the controller")?;
+        let mut directors = Vec::new();
+        for n in 1..=spec.directors {
+            let namespace = wire_director(registry, &spec, &switch, &management, n)
+                .with_context(|| format!("wiring director {n}"))?;
+            let directory = directory(registry, &format!("d{n}"))?;
+            directors.push(Director::new(n, namespace, directory, &spec)?);
+        }
+        let mut real_servers = Vec::new();
+        for n in 1..=spec.real_servers {
+            let namespace = wire_real_server(registry, &switch, n)
+                .with_context(|| format!("wiring real server {n}"))?;
+            let directory = directory(registry, &format!("rs{n}"))?;
+            real_servers.push(RealServer::new(n, namespace, directory));
+        }
+        let config = switch_config(&spec);
+        let switch = Switch::new(switch, directory(registry, "switch")?, config);
+        let controller = Controller::new(management, directory(registry, "controller")?);
+        let registry = registry.clone();
+        Ok(Self {
+            spec,
+            controller,
+            directors,
+            real_servers,
+            switch,
+            client,
+            registry,
+        })
+    }
+
+    /// The lab's directory, with the logs of its programs.
+    pub fn directory(&self) -> PathBuf {
+        self.registry.directory()
+    }
+
+    /// The switch's next hops when exactly these directors announce, counted from 1.
+    pub fn next_hops(&self, directors: impl IntoIterator<Item = u8>) -> BTreeSet<Ipv4Addr> {
+        let hop = |n| plan::uplink(self.spec.network, n).director;
+        directors.into_iter().map(hop).collect()
+    }
+
+    /// The switch's next hops when all directors announce.
+    pub fn all_next_hops(&self) -> BTreeSet<Ipv4Addr> {
+        self.next_hops(1..=self.spec.directors)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            print_logs(&self.directory());
+        }
+        report(self.registry.clean());
+    }
+}
+
+fn report(result: Result<()>) {
+    if let Err(error) = result {
+        eprintln!("isopath-lab: cleaning up: {error:#}");
+    }
+}
+
+/// The ends of all logs, for a test that failed and whose lab is about to go.
+fn print_logs(directory: &Path) {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return;
+    };
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            print_logs(&path);
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "log" || extension == "out")
+        {
+            eprintln!(
+                "--- {}\n{}",
+                path.display(),
+                crate::process::tail(&path, 40)
+            );
+        }
+    }
+}
+
+fn directory(registry: &Registry, name: &str) -> Result<PathBuf> {
+    let path = registry.directory().join(name);
+    std::fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
+    Ok(path)
+}
+
+/// The switch's interface to director `n` on a network of its own.
+fn fabric_port(n: u8) -> String {
+    format!("d{n}")
+}
+
+fn switch_config(spec: &Spec) -> SwitchConfig {
+    let fabric = match spec.network {
+        NetworkType::PointToPoint => (1..=spec.directors).map(fabric_port).collect(),
+        NetworkType::Broadcast => vec!["fabric".to_owned()],
+    };
+    SwitchConfig {
+        kind: spec.switch,
+        router_id: plan::SWITCH_ROUTER_ID,
+        fabric,
+        passive: vec!["client".to_owned(), "servers".to_owned()],
+        network: spec.network,
+        timers: spec.timers,
+        max_paths: spec.max_paths,
+    }
+}
+
+/// A bridge that forwards from the first moment on.
+fn bridge(name: &str, address: Ipv4Addr) -> [String; 3] {
+    [
+        format!("link add {name} type bridge stp_state 0 forward_delay 0"),
+        format!("address add {address}/24 dev {name}"),
+        format!("link set {name} up"),
+    ]
+}
+
+fn wire_switch(registry: &Arc<Registry>, spec: &Spec) -> Result<Namespace> {
+    let switch = Namespace::create(registry, "sw")?;
+    for (name, value) in [
+        ("net/ipv4/ip_forward", "1"),
+        ("net/ipv4/conf/all/rp_filter", "0"),
+        ("net/ipv4/conf/default/rp_filter", "0"),
+        // Ports count too, so that one client's connections spread over all next hops.
+        ("net/ipv4/fib_multipath_hash_policy", "1"),
+    ] {
+        switch.sysctl(name, value)?;
+    }
+    switch.ip(bridge("servers", plan::SERVER_GATEWAY))?;
+    if spec.network == NetworkType::Broadcast {
+        switch.ip(bridge("fabric", plan::uplink(spec.network, 1).switch))?;
+    }
+    Ok(switch)
+}
+
+fn wire_client(registry: &Arc<Registry>, switch: &Namespace) -> Result<Namespace> {
+    let client = Namespace::create(registry, "client")?;
+    client.ip([
+        format!(
+            "link add eth0 type veth peer name client netns {}",
+            switch.name()
+        ),
+        format!("address add {}/24 dev eth0", plan::CLIENT),
+        "link set eth0 up".to_owned(),
+    ])?;
+    switch.ip([
+        format!("address add {}/24 dev client", plan::CLIENT_GATEWAY),
+        "link set client up".to_owned(),
+    ])?;
+    client.ip([format!("route add default via {}", plan::CLIENT_GATEWAY)])?;
+    Ok(client)
+}
+
+fn wire_management(registry: &Arc<Registry>) -> Result<Namespace> {
+    let controller = Namespace::create(registry, "ctl")?;
+    controller.ip(bridge("mgmt", *plan::CONTROLLER.ip()))?;
+    Ok(controller)
+}
+
+fn wire_director(
+    registry: &Arc<Registry>,
+    spec: &Spec,
+    switch: &Namespace,
+    management: &Namespace,
+    n: u8,
+) -> Result<Namespace> {
+    let director = Namespace::create(registry, &format!("d{n}"))?;
+    for name in [
+        "net/ipv4/conf/all/rp_filter",
+        "net/ipv4/conf/default/rp_filter",
+    ] {
+        director.sysctl(name, "0")?;
+    }
+    let uplink = plan::uplink(spec.network, n);
+    let port = fabric_port(n);
+    director.ip([
+        format!(
+            "link add eth1 type veth peer name {port} netns {}",
+            switch.name()
+        ),
+        format!(
+            "link add lan type veth peer name lan-d{n} netns {}",
+            switch.name()
+        ),
+        format!(
+            "link add mgmt type veth peer name d{n} netns {}",
+            management.name()
+        ),
+        format!("address add {}/24 dev eth1", uplink.director),
+        format!("address add {}/24 dev lan", plan::director_lan(n)),
+        format!("address add {}/24 dev mgmt", plan::director_management(n)),
+    ])?;
+    switch.ip([
+        match spec.network {
+            NetworkType::PointToPoint => format!("address add {}/24 dev {port}", uplink.switch),
+            NetworkType::Broadcast => format!("link set {port} master fabric"),
+        },
+        format!("link set {port} up"),
+        format!("link set lan-d{n} master servers"),
+        format!("link set lan-d{n} up"),
+    ])?;
+    management.ip([
+        format!("link set d{n} master mgmt"),
+        format!("link set d{n} up"),
+    ])?;
+    director.ip([
+        "link set eth1 up".to_owned(),
+        "link set lan up".to_owned(),
+        "link set mgmt up".to_owned(),
+        format!("route add default via {}", uplink.switch),
+    ])?;
+    Ok(director)
+}
+
+fn wire_real_server(registry: &Arc<Registry>, switch: &Namespace, n: u8) -> Result<Namespace> {
+    let server = Namespace::create(registry, &format!("rs{n}"))?;
+    // The VIP is an address of every real server; none may answer ARP for it or use it as a
+    // source in ARP (direct routing).
+    for (name, value) in [
+        ("net/ipv4/conf/all/arp_ignore", "1"),
+        ("net/ipv4/conf/all/arp_announce", "2"),
+        ("net/ipv4/conf/all/rp_filter", "0"),
+    ] {
+        server.sysctl(name, value)?;
+    }
+    server.ip([
+        format!("address add {}/32 dev lo", plan::VIP),
+        format!(
+            "link add eth0 type veth peer name lan-rs{n} netns {}",
+            switch.name()
+        ),
+        format!("address add {}/24 dev eth0", plan::real_server(n)),
+        "link set eth0 up".to_owned(),
+    ])?;
+    switch.ip([
+        format!("link set lan-rs{n} master servers"),
+        format!("link set lan-rs{n} up"),
+    ])?;
+    server.ip([format!("route add default via {}", plan::SERVER_GATEWAY)])?;
+    Ok(server)
+}
