@@ -1,1 +1,25 @@
-//! placeholder
+//! IPVS, the kernel's layer 4 load balancer, over generic netlink.
+//!
+//! [`Ipvs`] is the connection: it reads and changes virtual services and their destinations
+//! (LVS calls them real servers). [`ServiceSpec`] and [`DestinationSpec`] are what can be
+//! asked for; [`Service`] and [`Destination`] add what the kernel counts. The messages are
+//! those of `linux/ip_vs.h`, as `net/netfilter/ipvs/ip_vs_ctl.c` reads and writes them.
+//!
+//! A connection belongs to the network namespace of the thread that opened it.
+
+mod attribute;
+mod client;
+mod destination;
+mod error;
+mod message;
+mod service;
+mod stats;
+
+pub use client::Ipvs;
+pub use destination::{Destination, DestinationSpec, Forwarding, Tunnel, TunnelKind};
+pub use error::{Cause, Error, Operation};
+pub use message::{Info, Timeouts};
+pub use service::{
+    Family, Netmask, Persistence, Protocol, Service, ServiceFlags, ServiceKey, ServiceSpec,
+};
+pub use stats::Stats;

@@ -1,0 +1,362 @@
+//! Messages captured between ipvsadm 1.31 and Linux 6.1 (little endian): what is asked must be
+//! what ipvsadm asks, and what the kernel answers must be understood.
+
+use std::net::SocketAddr;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::destination::{Forwarding, Tunnel};
+use crate::service::{Netmask, Persistence, Protocol, ServiceFlags};
+use crate::stats::Stats;
+
+/// The number the family had when the messages were captured.
+const FAMILY: u16 = 0x20;
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let pair = |pair: &[u8]| {
+        let text = std::str::from_utf8(pair).unwrap();
+        u8::from_str_radix(text, 16).unwrap()
+    };
+    digits.chunks(2).map(pair).collect()
+}
+
+/// A captured message without its netlink header.
+fn captured(text: &str) -> Message {
+    Message {
+        family: FAMILY,
+        bytes: hex(text),
+    }
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn web() -> ServiceKey {
+    ServiceKey::tcp(address("10.99.0.1:80"))
+}
+
+#[test]
+fn the_family_is_asked_for_as_ipvsadm_does() {
+    let golden = hex("03010000 09000200 49505653 00000000");
+    assert_eq!(Message::get_family().bytes, golden);
+}
+
+#[test]
+fn the_familys_number_is_read_from_the_controllers_answer() {
+    let answer = captured(
+        "01020000 09000200 49505653 00000000 06000100 20000000 08000300 01000000
+         08000400 00000000 08000500 06000000",
+    );
+    assert_eq!(answer.family_number().unwrap(), FAMILY);
+}
+
+#[test]
+fn a_service_is_added_as_ipvsadm_adds_it() {
+    // ipvsadm -A -t 10.99.0.1:80 -s mh -b mh-port,mh-fallback
+    let golden = captured(
+        "01010000 54000180 06000100 02000000 06000200 06000000 14000300 0a630001
+         00000000 00000000 00000000 06000400 00500000 07000600 6d680000 0c000700
+         18000000 ffffffff 08000800 00000000 08000900 ffffffff",
+    );
+    let mut spec = ServiceSpec::new(web(), "mh");
+    spec.flags = ServiceFlags::MH_FALLBACK | ServiceFlags::MH_PORT;
+    let ours = Message::request(FAMILY, Command::NewService, &service_spec(&spec));
+    assert_eq!(ours, golden);
+}
+
+#[test]
+fn a_destination_is_added_as_ipvsadm_adds_it() {
+    // ipvsadm -a -t 10.99.0.1:80 -r 10.1.0.11:80 -g -w 3. ipvsadm repeats the service's options;
+    // the kernel looks at nothing but its identity (`ip_vs_genl_parse_service`, !full_entry).
+    let golden = hex(
+        "60000280 06000b00 02000000 14000100 0a01000b 00000000 00000000 00000000
+         06000200 00500000 08000300 03000000 08000400 03000000 05000d00 00000000
+         06000e00 00000000 06000f00 00000000 08000500 00000000 08000600 00000000",
+    );
+    let spec = DestinationSpec::new(address("10.1.0.11:80"), Forwarding::DirectRoute, 3);
+    let attributes = destination_spec(&web(), &spec);
+    assert_eq!(attribute::to_bytes(&attributes[1..]), golden);
+}
+
+#[test]
+fn a_tunnelled_destination_with_thresholds_is_added_as_ipvsadm_adds_it() {
+    // ipvsadm -a -t 10.99.0.1:80 -r 10.1.0.12:80 -i -w 0 -x 100 -y 10
+    let golden = hex(
+        "60000280 06000b00 02000000 14000100 0a01000c 00000000 00000000 00000000
+         06000200 00500000 08000300 02000000 08000400 00000000 05000d00 00000000
+         06000e00 00000000 06000f00 00000000 08000500 64000000 08000600 0a000000",
+    );
+    let spec = DestinationSpec {
+        upper_threshold: 100,
+        lower_threshold: 10,
+        ..DestinationSpec::new(address("10.1.0.12:80"), Forwarding::Tunnel, 0)
+    };
+    let attributes = destination_spec(&web(), &spec);
+    assert_eq!(attribute::to_bytes(&attributes[1..]), golden);
+}
+
+#[test]
+fn destinations_are_asked_for_as_ipvsadm_does() {
+    let by_address = captured(
+        "08010000 30000180 06000100 02000000 06000200 06000000 14000300 0a630001
+         00000000 00000000 00000000 06000400 00500000",
+    );
+    let by_mark = captured("08010000 14000180 06000100 02000000 08000500 07000000");
+    let mark = ServiceKey::Mark {
+        family: Family::V4,
+        mark: 7,
+    };
+    for (key, golden) in [(web(), by_address), (mark, by_mark)] {
+        let ours = Message::request(FAMILY, Command::GetDest, &service_key(&key));
+        assert_eq!(ours, golden, "{key}");
+    }
+}
+
+/// The 32 and 64 bit counters of a fresh object; the attribute's numbers are the same in a
+/// service and in a destination.
+const NO_STATS: &str = "5c000a00 08000100 00000000 08000200 00000000 08000300 00000000 0c000400
+     00000000 00000000 0c000500 00000000 00000000 08000600 00000000 08000700 00000000
+     08000800 00000000 08000900 00000000 08000a00 00000000
+     7c000c00 0c000100 00000000 00000000 0c000200 00000000 00000000 0c000300 00000000 00000000
+     0c000400 00000000 00000000 0c000500 00000000 00000000 0c000600 00000000 00000000
+     0c000700 00000000 00000000 0c000800 00000000 00000000 0c000900 00000000 00000000
+     0c000a00 00000000 00000000";
+
+#[test]
+fn a_service_is_read_from_the_kernels_answer() {
+    let head = "01010000 2c010100 06000100 02000000 06000200 06000000 14000300 0a630001 00000000
+         00000000 00000000 06000400 00500000 07000600 6d680000 0c000700 1a000000 ffffffff
+         08000800 00000000 08000900 ffffffff";
+    let service = captured(&format!("{head}{NO_STATS}")).service().unwrap();
+    let mut expected = ServiceSpec::new(web(), "mh");
+    expected.flags = ServiceFlags::MH_FALLBACK | ServiceFlags::MH_PORT;
+    assert_eq!(
+        service.spec, expected,
+        "the kernel's own flag 2 must be gone"
+    );
+    assert_eq!(service.stats, Stats::default());
+}
+
+#[test]
+fn a_persistent_fwmark_service_is_read_from_the_kernels_answer() {
+    // ipvsadm -A -f 7 -s rr -p 50
+    let head = "01010000 10010100 06000100 02000000 08000500 07000000 07000600 72720000 0c000700
+         03000000 ffffffff 08000800 32000000 08000900 ffffffff";
+    let service = captured(&format!("{head}{NO_STATS}")).service().unwrap();
+    let expected = ServiceSpec {
+        key: ServiceKey::Mark {
+            family: Family::V4,
+            mark: 7,
+        },
+        scheduler: "rr".to_owned(),
+        flags: ServiceFlags::PERSISTENT,
+        persistence: Persistence {
+            timeout: 50,
+            netmask: Netmask([255; 4]),
+        },
+        persistence_engine: None,
+    };
+    assert_eq!(service.spec, expected);
+}
+
+const DESTINATION: &str = "05010000 50010200 14000100 0a01000b 00000000 00000000 00000000 06000200
+     00500000 08000300 03000000 08000400 03000000 05000d00 00000000 06000e00 00000000 06000f00
+     00000000 08000500 00000000 08000600 00000000 08000700 05000000 08000800 07000000 08000900
+     00000000 06000b00 02000000";
+
+#[test]
+fn a_destination_is_read_from_the_kernels_answer() {
+    let answer = captured(&format!("{DESTINATION}{NO_STATS}"));
+    let destination = answer.destination(Family::V4).unwrap();
+    let spec = DestinationSpec::new(address("10.1.0.11:80"), Forwarding::DirectRoute, 3);
+    assert_eq!(destination.spec, spec);
+    assert_eq!(destination.spec.tunnel, Tunnel::default());
+    assert_eq!((destination.active, destination.inactive), (5, 7));
+}
+
+#[test]
+fn counters_beyond_32_bits_come_from_the_wider_container() {
+    let mut wide = NO_STATS.replace("0c000200 00000000 00000000", "0c000200 00000000 01000000");
+    wide = wide.replacen("08000200 00000000", "08000200 2a000000", 1);
+    let read = |stats: &str| {
+        let answer = captured(&format!("{DESTINATION}{stats}"));
+        answer.destination(Family::V4).unwrap().stats
+    };
+    assert_eq!(read(&wide).in_packets, 1 << 32);
+    let narrow = wide.split("7c000c00").next().unwrap();
+    let mut message = captured(&format!("{DESTINATION}{narrow}"));
+    // The nested attribute is 0x7c bytes shorter without the wider container.
+    message.bytes[4..6].copy_from_slice(&(0x150_u16 - 0x7c).to_le_bytes());
+    let stats = message.destination(Family::V4).unwrap().stats;
+    assert_eq!(
+        stats.in_packets, 0x2a,
+        "kernels before 4.1 have no wider one"
+    );
+}
+
+#[test]
+fn unknown_attributes_are_passed_over() {
+    // Attribute 99 after the known ones, and 98 before the nested one.
+    let mut bytes = hex("05010000 08006200 ffffffff");
+    let nested = hex(DESTINATION)[8..].to_vec();
+    let unknown = hex("05006300 aa000000");
+    let length = u16::try_from(4 + nested.len() + unknown.len()).unwrap();
+    bytes.extend(length.to_le_bytes());
+    bytes.extend([2, 0]);
+    bytes.extend(nested);
+    bytes.extend(unknown);
+    let message = Message {
+        family: FAMILY,
+        bytes,
+    };
+    let destination = message.destination(Family::V4).unwrap();
+    assert_eq!(destination.spec.weight, 3);
+}
+
+#[test]
+fn the_version_and_the_timeouts_are_read() {
+    let info = captured("0e010000 08000100 01020100 08000200 00100000");
+    let expected = Info {
+        version: (1, 2, 1),
+        connection_table_size: 4096,
+    };
+    assert_eq!(info.info().unwrap(), expected);
+    let answer = captured("0c010000 08000400 84030000 08000500 78000000 08000600 2c010000");
+    let expected = Timeouts {
+        tcp: 900,
+        tcp_fin: 120,
+        udp: 300,
+    };
+    assert_eq!(answer.timeouts().unwrap(), expected);
+    // ipvsadm --set 900 120 300 sends exactly what it reads.
+    let ours = Message::request(FAMILY, Command::SetConfig, &timeouts(expected));
+    assert_eq!(ours, answer);
+}
+
+#[test]
+fn what_is_missing_or_malformed_is_named() {
+    let service = |text: &str| captured(text).service().unwrap_err().to_string();
+    let destination = |text: &str| {
+        let error = captured(text).destination(Family::V4).unwrap_err();
+        error.to_string()
+    };
+    let cases = [
+        (service("01010000"), "IPVS_CMD_ATTR_SERVICE is missing"),
+        (service("05010000"), "expected command 1, found 5"),
+        (service("0101"), "small"),
+        (service("01010000 04000100"), "IPVS_SVC_ATTR_AF is missing"),
+        (
+            service("01010000 0c000100 06000100 63000000"),
+            "unknown address family 99",
+        ),
+        (
+            service("01010000 0c000100 08000100 02000000"),
+            "IPVS_SVC_ATTR_AF",
+        ),
+        (
+            destination("05010000 0c000200 08000300 03000000"),
+            "IPVS_DEST_ATTR_ADDR is missing",
+        ),
+        (
+            destination(
+                "05010000 24000200 06000100 0a010000 06000200 00500000 08000300 03000000
+                         08000400 03000000",
+            ),
+            "IPVS_DEST_ATTR_ADDR",
+        ),
+        (
+            destination("05010000 0a000200 06000400 0300"),
+            "IPVS_DEST_ATTR_WEIGHT",
+        ),
+    ];
+    for (error, expected) in cases {
+        assert!(error.contains(expected), "{error:?} lacks {expected:?}");
+    }
+}
+
+fn any_service() -> impl Strategy<Value = ServiceSpec> {
+    let address = prop_oneof![
+        any::<(u32, u16)>()
+            .prop_map(|(ip, port)| SocketAddr::new(std::net::Ipv4Addr::from(ip).into(), port)),
+        any::<(u128, u16)>()
+            .prop_map(|(ip, port)| SocketAddr::new(std::net::Ipv6Addr::from(ip).into(), port)),
+    ];
+    let protocol = prop_oneof![
+        Just(Protocol::Tcp),
+        Just(Protocol::Udp),
+        Just(Protocol::Sctp),
+        Just(Protocol::Other(99)),
+    ];
+    let key = prop_oneof![
+        (address, protocol)
+            .prop_map(|(address, protocol)| ServiceKey::Address { protocol, address }),
+        (1_u32.., any::<bool>()).prop_map(|(mark, v4)| ServiceKey::Mark {
+            family: if v4 { Family::V4 } else { Family::V6 },
+            mark,
+        }),
+    ];
+    let engine = proptest::option::of("[a-z]{1,15}");
+    (key, "[a-z]{1,15}", any::<(u32, u32, [u8; 4])>(), engine).prop_map(
+        |(key, scheduler, (flags, timeout, netmask), persistence_engine)| ServiceSpec {
+            key,
+            scheduler,
+            flags: ServiceFlags::from_bits(flags).without(ServiceFlags::HASHED),
+            persistence: Persistence {
+                timeout,
+                netmask: Netmask(netmask),
+            },
+            persistence_engine,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn a_service_survives_being_written_and_read(spec in any_service()) {
+        // The kernel answers with the command and attributes that add a service.
+        let message = Message::request(FAMILY, Command::NewService, &service_spec(&spec));
+        prop_assert_eq!(message.service().unwrap().spec, spec);
+    }
+
+    #[test]
+    fn a_destination_survives_being_written_and_read(
+        ip in any::<u32>(),
+        (port, weight, upper, lower) in any::<(u16, u32, u32, u32)>(),
+        (method, kind, tunnel_port, flags) in (0..8_u32, any::<u8>(), any::<u16>(), any::<u16>()),
+    ) {
+        let spec = DestinationSpec {
+            address: SocketAddr::new(std::net::Ipv4Addr::from(ip).into(), port),
+            forwarding: Forwarding::from_number(method),
+            weight,
+            upper_threshold: upper,
+            lower_threshold: lower,
+            tunnel: Tunnel {
+                kind: crate::destination::TunnelKind::from_number(kind),
+                port: tunnel_port,
+                flags,
+            },
+        };
+        let message = Message::request(FAMILY, Command::NewDest, &destination_spec(&web(), &spec));
+        prop_assert_eq!(message.destination(Family::V4).unwrap().spec, spec);
+    }
+
+    #[test]
+    fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let message = Message { family: FAMILY, bytes };
+        // Only that these return matters.
+        drop((message.service(), message.destination(Family::V6), message.info()));
+        drop((message.timeouts(), message.family_number()));
+    }
+
+    #[test]
+    fn a_damaged_answer_never_panics(at in 0..200_usize, byte in any::<u8>(), cut in 0..340_usize) {
+        let mut message = captured(&format!("{DESTINATION}{NO_STATS}"));
+        message.bytes[at] = byte;
+        drop(message.destination(Family::V4));
+        message.bytes.truncate(cut);
+        drop(message.destination(Family::V4));
+    }
+}

@@ -1,0 +1,305 @@
+//! Against a kernel's own IPVS, with ipvsadm as the second opinion. These need a kernel with
+//! IPVS and root; `ISOPATH_TEST_IPVS=1` says that both are there, as in the test VM.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends where something is not as it must be"
+)]
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::process::Command;
+
+use isopath_ipvs::{
+    Cause, DestinationSpec, Error, Family, Forwarding, Ipvs, ServiceFlags, ServiceKey, ServiceSpec,
+    Timeouts,
+};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// A network namespace that this test's thread lives in, gone when dropped.
+struct Namespace(String);
+
+impl Namespace {
+    /// Enters a fresh namespace, or says why the test is skipped.
+    fn enter(test: &str) -> Option<Self> {
+        if std::env::var_os("ISOPATH_TEST_IPVS").is_none() {
+            println!("skipped: needs IPVS; run by the VM test");
+            return None;
+        }
+        let name = format!("ipvs-{}-{test}", std::process::id());
+        run("ip", &["netns", "add", &name]);
+        let namespace = Self(name);
+        let file = File::open(format!("/run/netns/{}", namespace.0)).unwrap();
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+        run("ip", &["link", "set", "lo", "up"]);
+        Some(namespace)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        run("ip", &["netns", "del", &self.0]);
+    }
+}
+
+/// Runs a program in this thread's namespace and returns what it printed.
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The rules as ipvsadm saves them, one a line.
+fn saved() -> Vec<String> {
+    let lines = run("ipvsadm", &["-Sn"]);
+    lines.lines().map(|line| line.trim().to_owned()).collect()
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn cause<T: std::fmt::Debug>(result: Result<T, Error>) -> Cause {
+    result.unwrap_err().cause
+}
+
+#[tokio::test]
+async fn ipvsadm_sees_what_was_added_changed_and_deleted() {
+    let Some(_namespace) = Namespace::enter("write") else {
+        return;
+    };
+    let ipvs = Ipvs::connect().await.unwrap();
+    assert_eq!(ipvs.info().await.unwrap().version, (1, 2, 1));
+
+    let mh = ServiceKey::tcp(address("10.99.0.1:80"));
+    let flags = ServiceFlags::MH_FALLBACK | ServiceFlags::MH_PORT;
+    let mut spec = ServiceSpec {
+        flags,
+        ..ServiceSpec::new(mh, "mh")
+    };
+    ipvs.add_service(&spec).await.unwrap();
+    let wlc = ServiceKey::tcp(address("10.99.0.2:443"));
+    ipvs.add_service(&ServiceSpec::new(wlc, "wlc"))
+        .await
+        .unwrap();
+    let rr = ServiceKey::udp(address("10.99.0.3:53"));
+    ipvs.add_service(&ServiceSpec::new(rr, "rr")).await.unwrap();
+    for (service, forwarding) in [
+        (mh, Forwarding::DirectRoute),
+        (wlc, Forwarding::Masquerade),
+        (rr, Forwarding::Tunnel),
+    ] {
+        for (server, weight) in [("10.1.0.11:80", 3), ("10.1.0.12:8080", 0)] {
+            let server = DestinationSpec::new(address(server), forwarding, weight);
+            ipvs.add_destination(&service, &server).await.unwrap();
+        }
+    }
+    let mut lines = saved();
+    lines.sort();
+    assert_eq!(
+        lines,
+        [
+            "-A -t 10.99.0.1:80 -s mh -b mh-fallback,mh-port",
+            "-A -t 10.99.0.2:443 -s wlc",
+            "-A -u 10.99.0.3:53 -s rr",
+            "-a -t 10.99.0.1:80 -r 10.1.0.11:80 -g -w 3",
+            "-a -t 10.99.0.1:80 -r 10.1.0.12:8080 -g -w 0",
+            "-a -t 10.99.0.2:443 -r 10.1.0.11:80 -m -w 3",
+            "-a -t 10.99.0.2:443 -r 10.1.0.12:8080 -m -w 0",
+            "-a -u 10.99.0.3:53 -r 10.1.0.11:80 -i -w 3",
+            "-a -u 10.99.0.3:53 -r 10.1.0.12:8080 -i -w 0",
+        ]
+    );
+
+    spec.flags = ServiceFlags::MH_PORT;
+    ipvs.set_service(&spec).await.unwrap();
+    let changed = DestinationSpec::new(address("10.1.0.12:8080"), Forwarding::Tunnel, 7);
+    ipvs.set_destination(&mh, &changed).await.unwrap();
+    ipvs.delete_destination(&mh, address("10.1.0.11:80"))
+        .await
+        .unwrap();
+    ipvs.delete_service(&wlc).await.unwrap();
+    ipvs.delete_service(&rr).await.unwrap();
+    assert_eq!(
+        saved(),
+        [
+            "-A -t 10.99.0.1:80 -s mh -b mh-port",
+            "-a -t 10.99.0.1:80 -r 10.1.0.12:8080 -i -w 7",
+        ],
+        "a flag that was taken away must be gone"
+    );
+}
+
+#[tokio::test]
+async fn what_ipvsadm_made_is_read_as_it_is() {
+    let Some(_namespace) = Namespace::enter("read") else {
+        return;
+    };
+    run(
+        "ipvsadm",
+        &["-A", "-t", "10.99.0.1:80", "-s", "mh", "-b", "mh-fallback"],
+    );
+    for server in ["10.1.0.12", "10.1.0.11", "10.1.0.13"] {
+        let options = [
+            "-a",
+            "-t",
+            "10.99.0.1:80",
+            "-g",
+            "-w",
+            "4",
+            "-x",
+            "9",
+            "-y",
+            "5",
+            "-r",
+        ];
+        run("ipvsadm", &[options.as_slice(), &[server]].concat());
+    }
+    run("ipvsadm", &["-A", "-f", "7", "-s", "rr", "-p", "50"]);
+    run("ipvsadm", &["-A", "-t", "[2001:db8::1]:80", "-s", "wlc"]);
+    run(
+        "ipvsadm",
+        &[
+            "-a",
+            "-t",
+            "[2001:db8::1]:80",
+            "-r",
+            "[2001:db8::2]:80",
+            "-m",
+        ],
+    );
+
+    let ipvs = Ipvs::connect().await.unwrap();
+    let web = ServiceKey::tcp(address("10.99.0.1:80"));
+    let six = ServiceKey::tcp(address("[2001:db8::1]:80"));
+    let mark = ServiceKey::Mark {
+        family: Family::V4,
+        mark: 7,
+    };
+    let mut services = ipvs.services().await.unwrap();
+    services.sort_by_key(|service| service.spec.key);
+    let keys: Vec<_> = services.iter().map(|service| service.spec.key).collect();
+    assert_eq!(keys, [web, six, mark]);
+    assert_eq!(services[0].spec.scheduler, "mh");
+    assert_eq!(services[0].spec.flags, ServiceFlags::MH_FALLBACK);
+    assert_eq!(services[2].spec.flags, ServiceFlags::PERSISTENT);
+    assert_eq!(services[2].spec.persistence.timeout, 50);
+    assert_eq!(ipvs.service(&mark).await.unwrap(), services[2]);
+
+    let servers = ipvs.destinations(&web).await.unwrap();
+    let expected = ["10.1.0.13:80", "10.1.0.11:80", "10.1.0.12:80"].map(|server| DestinationSpec {
+        upper_threshold: 9,
+        lower_threshold: 5,
+        ..DestinationSpec::new(address(server), Forwarding::DirectRoute, 4)
+    });
+    let specs: Vec<_> = servers.iter().map(|server| server.spec).collect();
+    assert_eq!(specs, expected, "the kernel's order is last added first");
+    let servers = ipvs.destinations(&six).await.unwrap();
+    assert_eq!(servers[0].spec.address, address("[2001:db8::2]:80"));
+    assert_eq!(ipvs.destinations(&mark).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn each_refusal_has_its_own_cause() {
+    let Some(_namespace) = Namespace::enter("refuse") else {
+        return;
+    };
+    let ipvs = Ipvs::connect().await.unwrap();
+    let key = ServiceKey::tcp(address("10.99.0.1:80"));
+    let spec = ServiceSpec::new(key, "rr");
+    let server = DestinationSpec::new(address("10.1.0.11:80"), Forwarding::Masquerade, 1);
+
+    let error = ipvs.set_service(&spec).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot change service tcp 10.99.0.1:80 to scheduler rr"
+    );
+    assert!(matches!(error.cause, Cause::NoService), "{:?}", error.cause);
+    let cases = [
+        cause(ipvs.service(&key).await),
+        cause(ipvs.delete_service(&key).await),
+        cause(ipvs.add_destination(&key, &server).await),
+    ];
+    for cause in cases {
+        assert!(matches!(cause, Cause::NoService), "{cause:?}");
+    }
+
+    ipvs.add_service(&spec).await.unwrap();
+    ipvs.add_destination(&key, &server).await.unwrap();
+    let cases = [
+        cause(ipvs.add_service(&spec).await),
+        cause(ipvs.add_destination(&key, &server).await),
+    ];
+    for cause in cases {
+        assert!(matches!(cause, Cause::Exists), "{cause:?}");
+    }
+
+    let nobody = DestinationSpec::new(address("10.1.0.99:80"), Forwarding::Masquerade, 1);
+    let cases = [
+        cause(ipvs.set_destination(&key, &nobody).await),
+        cause(ipvs.delete_destination(&key, nobody.address).await),
+    ];
+    for cause in cases {
+        assert!(matches!(cause, Cause::NoDestination), "{cause:?}");
+    }
+
+    let odd = ServiceSpec::new(key, "nosuch");
+    match cause(ipvs.set_service(&odd).await) {
+        Cause::UnknownScheduler(name) => assert_eq!(name, "nosuch"),
+        other => panic!("{other:?}"),
+    }
+    let multicast = DestinationSpec::new(address("224.0.0.1:80"), Forwarding::Masquerade, 1);
+    let refused = cause(ipvs.add_destination(&key, &multicast).await);
+    assert!(matches!(refused, Cause::Kernel(_)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn timeouts_are_written_and_read() {
+    let Some(_namespace) = Namespace::enter("timeouts") else {
+        return;
+    };
+    let ipvs = Ipvs::connect().await.unwrap();
+    let wanted = Timeouts {
+        tcp: 600,
+        tcp_fin: 60,
+        udp: 30,
+    };
+    ipvs.set_timeouts(wanted).await.unwrap();
+    assert_eq!(ipvs.timeouts().await.unwrap(), wanted);
+    let shown = run("ipvsadm", &["-Ln", "--timeout"]);
+    assert_eq!(shown.trim(), "Timeout (tcp tcpfin udp): 600 60 30");
+}
+
+#[tokio::test]
+async fn a_long_list_arrives_whole_and_connections_are_counted() {
+    let Some(_namespace) = Namespace::enter("long") else {
+        return;
+    };
+    let ipvs = Ipvs::connect().await.unwrap();
+    // More than fits one 32 KiB part of an answer.
+    for number in 0..200_u8 {
+        let key = ServiceKey::udp(SocketAddr::from(([10, 99, 1, number], 53)));
+        ipvs.add_service(&ServiceSpec::new(key, "rr"))
+            .await
+            .unwrap();
+    }
+    assert_eq!(ipvs.services().await.unwrap().len(), 200);
+
+    run("ip", &["addr", "add", "10.99.0.1/32", "dev", "lo"]);
+    let key = ServiceKey::tcp(address("10.99.0.1:80"));
+    ipvs.add_service(&ServiceSpec::new(key, "rr"))
+        .await
+        .unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:8080").unwrap();
+    let server = listener.local_addr().unwrap();
+    let server = DestinationSpec::new(server, Forwarding::Masquerade, 1);
+    ipvs.add_destination(&key, &server).await.unwrap();
+    let client = std::net::TcpStream::connect("10.99.0.1:80").unwrap();
+    let service = ipvs.service(&key).await.unwrap();
+    assert_eq!(service.stats.connections, 1);
+    assert!(service.stats.in_bytes >= 100, "{:?}", service.stats);
+    let servers = ipvs.destinations(&key).await.unwrap();
+    assert_eq!((servers[0].active, servers[0].stats.connections), (1, 1));
+    drop(client);
+}
