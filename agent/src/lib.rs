@@ -5,5 +5,6 @@ pub mod decide;
 pub mod desired;
 pub mod health;
 pub mod overrides;
+pub mod speaker_link;
 pub mod store;
 pub mod weights;

@@ -1,0 +1,231 @@
+//! The speaker that the agent starts where none is running.
+//!
+//! It gets a process group of its own and no signal when the agent dies: an agent that is
+//! killed leaves the routes as they are, and its successor finds the speaker by the process
+//! id in the state directory and takes it on. Where somebody else runs the speaker (a unit of
+//! its own), the agent never starts and never stops one.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long another speaker may take to appear on the socket before one is started: units
+/// that start together come up in any order.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Delays between starts of a speaker that dies.
+const FIRST_RESTART: Duration = Duration::from_millis(200);
+const LAST_RESTART: Duration = Duration::from_secs(30);
+
+/// A speaker that lived this long did not die of its start.
+const SETTLED: Duration = Duration::from_secs(60);
+
+/// How long a speaker may take to stop: it withdraws, waits for the switch's acknowledgement
+/// and flushes its LSA a MinLSArrival later.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The speaker's process, as far as it is the agent's concern.
+pub struct SpeakerProcess {
+    /// Nothing: the agent starts none.
+    command: Option<SpeakerCommand>,
+    state: State,
+    next_start: Instant,
+    delay: Duration,
+}
+
+struct SpeakerCommand {
+    config: PathBuf,
+    pid_file: PathBuf,
+}
+
+enum State {
+    /// No speaker was seen yet, and none started.
+    Unseen,
+    /// Somebody else runs it.
+    Foreign,
+    /// This process started it.
+    Child { child: Child, since: Instant },
+    /// An earlier run of the agent started it.
+    Adopted(Pid),
+}
+
+impl SpeakerProcess {
+    /// Starts a speaker with the file `config` where none answers; `state_dir` remembers it.
+    pub fn new(config: &Path, state_dir: &Path, now: Instant) -> Self {
+        let command = SpeakerCommand {
+            config: config.to_owned(),
+            pid_file: state_dir.join("speaker.pid"),
+        };
+        Self {
+            command: Some(command),
+            state: State::Unseen,
+            next_start: now + GRACE,
+            delay: FIRST_RESTART,
+        }
+    }
+
+    /// Never starts or stops a speaker.
+    pub fn foreign(now: Instant) -> Self {
+        Self {
+            command: None,
+            state: State::Foreign,
+            next_start: now,
+            delay: FIRST_RESTART,
+        }
+    }
+
+    /// A speaker with this process id answered on the socket: whether it is the agent's own.
+    pub(super) fn connected(&mut self, pid: u32) -> bool {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let child = match &self.state {
+            State::Child { child, .. } => child.id(),
+            State::Unseen | State::Foreign | State::Adopted(_) => None,
+        };
+        if child.is_some_and(|id| i32::try_from(id).ok().and_then(Pid::from_raw) == pid) {
+            return true;
+        }
+        let remembered = self.command.as_ref().and_then(SpeakerCommand::remembered);
+        self.state = match pid.filter(|pid| Some(*pid) == remembered) {
+            Some(pid) => State::Adopted(pid),
+            None => State::Foreign,
+        };
+        matches!(self.state, State::Adopted(_))
+    }
+
+    /// Nobody answers on the socket: starts a speaker when it is time for that.
+    pub(super) async fn ensure(&mut self, now: Instant) {
+        let Some(command) = &self.command else {
+            return;
+        };
+        let lived = match &mut self.state {
+            State::Foreign => return,
+            State::Unseen => Duration::ZERO,
+            State::Child { child, since } => match child.try_wait() {
+                Ok(None) => return,
+                Ok(Some(status)) => {
+                    tracing::error!(%status, "the speaker ended");
+                    now - *since
+                }
+                Err(error) => {
+                    tracing::error!(%error, "cannot look after the speaker");
+                    return;
+                }
+            },
+            State::Adopted(pid) if test_kill_process(*pid).is_ok() => return,
+            State::Adopted(_) => SETTLED,
+        };
+        if !matches!(self.state, State::Unseen) {
+            self.state = State::Unseen;
+            if lived >= SETTLED {
+                self.delay = FIRST_RESTART;
+            }
+            self.next_start = now + self.delay;
+            self.delay = (self.delay * 2).min(LAST_RESTART);
+        }
+        if now < self.next_start {
+            return;
+        }
+        match command.start() {
+            Ok(child) => self.state = State::Child { child, since: now },
+            Err(error) => {
+                tracing::error!(%error, "cannot start a speaker");
+                self.next_start = now + self.delay;
+                self.delay = (self.delay * 2).min(LAST_RESTART);
+            }
+        }
+    }
+
+    /// Asks the agent's own speaker to stop, which withdraws everything, and waits for it.
+    pub(super) async fn stop(self) {
+        let Some(command) = self.command else {
+            return;
+        };
+        let gone = match self.state {
+            State::Unseen | State::Foreign => return,
+            State::Child { mut child, .. } => {
+                let Some(pid) = child
+                    .id()
+                    .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
+                else {
+                    return;
+                };
+                terminate(pid);
+                timeout(STOP_TIMEOUT, child.wait()).await.is_ok()
+            }
+            State::Adopted(pid) => {
+                terminate(pid);
+                // No child of this process, so there is nothing to wait on.
+                let gone = async {
+                    while test_kill_process(pid).is_ok() {
+                        sleep(Duration::from_millis(20)).await;
+                    }
+                };
+                timeout(STOP_TIMEOUT, gone).await.is_ok()
+            }
+        };
+        if gone {
+            command.forget();
+        } else {
+            tracing::error!("the speaker did not stop within {STOP_TIMEOUT:?} and is left alone");
+        }
+    }
+}
+
+fn terminate(pid: Pid) {
+    if let Err(error) = kill_process(pid, Signal::TERM) {
+        tracing::warn!(%error, pid = pid.as_raw_nonzero(), "cannot signal the speaker");
+    }
+}
+
+impl SpeakerCommand {
+    fn start(&self) -> std::io::Result<Child> {
+        let program = program();
+        let child = Command::new(&program)
+            .arg("run")
+            .arg("--config")
+            .arg(&self.config)
+            .arg("--wait-for-agent")
+            .stdin(Stdio::null())
+            // A signal to the agent's group, such as Ctrl-C on a terminal, is not for it.
+            .process_group(0)
+            .kill_on_drop(false)
+            .spawn()?;
+        tracing::info!(pid = child.id(), program = %program.display(), "started a speaker");
+        if let Some(pid) = child.id()
+            && let Err(error) = std::fs::write(&self.pid_file, format!("{pid}\n"))
+        {
+            tracing::warn!(
+                %error,
+                file = %self.pid_file.display(),
+                "a later agent will not know this speaker for its own"
+            );
+        }
+        Ok(child)
+    }
+
+    /// The process id of the speaker that an agent started last.
+    fn remembered(&self) -> Option<Pid> {
+        let text = std::fs::read_to_string(&self.pid_file).ok()?;
+        Pid::from_raw(text.trim().parse().ok()?)
+    }
+
+    fn forget(&self) {
+        if let Err(error) = std::fs::remove_file(&self.pid_file) {
+            tracing::warn!(%error, file = %self.pid_file.display(), "cannot remove the file");
+        }
+    }
+}
+
+/// `isopath-speaker` beside this executable; else by the search path.
+fn program() -> PathBuf {
+    let name = Path::new("isopath-speaker");
+    std::env::current_exe()
+        .ok()
+        .and_then(|own| own.parent().map(|directory| directory.join(name)))
+        .filter(|beside| beside.is_file())
+        .unwrap_or_else(|| name.to_owned())
+}
