@@ -1,0 +1,65 @@
+# Each target sets up all it needs; CONTRIBUTING.md says how they fit together.
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+LAB := $(TARGET)/release/isopath-lab
+CARGO := cargo
+
+# The lab and its tests run these binaries; paths are absolute because tests start them from
+# other directories.
+export ISOPATH_BIN_DIR := $(abspath $(TARGET)/release)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help lab lab-down measure release check fmt clippy doc \
+	test test-unit test-lab test-ipvs test-browser test-leftovers
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+lab: ## a whole cluster in network namespaces, until Ctrl-C (SWITCH, DIRECTORS, REAL_SERVERS)
+	@scripts/setup build lab
+	@$(MAKE) --no-print-directory release
+	@$(LAB) up
+
+lab-down: ## remove what a crashed lab left
+	@if [ -x $(LAB) ]; then $(LAB) down; else echo "no lab was ever built here"; fi
+
+measure: ## drain times and memory on FRR and BIRD, and the width of eight directors
+	@scripts/setup build lab
+	@$(MAKE) --no-print-directory release
+	$(LAB) measure drain --switch frr
+	$(LAB) measure drain --switch bird
+	$(LAB) measure width --directors 8
+
+release: ## build the release binaries
+	$(CARGO) build --locked --release --workspace
+
+check: fmt clippy doc ## formatting, lints, documentation, with warnings denied
+
+fmt:
+	$(CARGO) fmt --all --check
+
+clippy:
+	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
+
+doc:
+	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --workspace --no-deps
+
+test: ## everything: units, namespaces, IPVS, browser, and that nothing is left behind
+	@scripts/setup build lab browser
+	@$(MAKE) --no-print-directory release test-unit test-lab test-ipvs test-browser test-leftovers
+
+test-unit: ## the unit tests, and the cores on a virtual clock
+	$(CARGO) test --locked --workspace --exclude isopath-lab
+
+test-lab: ## clusters in network namespaces against FRR and BIRD, as root
+	$(CARGO) test --locked --release --package isopath-lab -- --test-threads=1
+
+test-ipvs: ## the end-to-end test, on this kernel or in a virtual machine
+	scripts/test-ipvs
+
+test-browser: ## the dashboard in a headless browser
+	web/tests/run $(ISOPATH_BIN_DIR)/isopathd
+
+test-leftovers: ## fails if a lab left a namespace, a process or a file
+	scripts/leftovers
