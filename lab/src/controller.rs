@@ -52,6 +52,10 @@ impl Controller {
         }
     }
 
+    pub(crate) fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
+        self.process.iter_mut()
+    }
+
     /// Its namespace.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace

@@ -92,6 +92,10 @@ impl Director {
         })
     }
 
+    pub(crate) fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
+        self.speaker.iter_mut().chain(&mut self.agent)
+    }
+
     /// Its namespace.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace

@@ -96,6 +96,22 @@ pub fn send(address: SocketAddr, request: &Request<'_>) -> Result<Answer> {
         .with_context(|| format!("the answer of {address} to {method} {path}"))
 }
 
+/// Reads `http://ADDRESS[:PORT]/PATH`.
+///
+/// # Errors
+/// It is something else; names are not looked up.
+pub fn parse_url(url: &str) -> Result<(SocketAddr, String)> {
+    let rest = url.strip_prefix("http://");
+    let rest =
+        rest.with_context(|| format!("expected http://ADDRESS[:PORT]/PATH, found {url:?}"))?;
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let address = host
+        .parse()
+        .or_else(|_| host.parse().map(|ip| SocketAddr::new(ip, 80)));
+    let address = address.with_context(|| format!("expected an address, found {host:?}"))?;
+    Ok((address, format!("/{path}")))
+}
+
 fn parse(answer: &str) -> Result<Answer> {
     let Some((head, body)) = answer.split_once("\r\n\r\n") else {
         bail!(
@@ -136,6 +152,22 @@ mod tests {
             "HTTP/1.1 ok\r\n\r\n",
         ] {
             assert!(parse(bad).is_err(), "{bad:?} was taken for an answer");
+        }
+    }
+
+    #[test]
+    fn a_url_has_an_address_and_maybe_a_port_and_a_path() {
+        let cases = [
+            ("http://10.99.0.1", "10.99.0.1:80", "/"),
+            ("http://10.99.0.1/", "10.99.0.1:80", "/"),
+            ("http://10.99.0.1:8080/a/b?c", "10.99.0.1:8080", "/a/b?c"),
+        ];
+        for (url, address, path) in cases {
+            let wanted = (address.parse().unwrap(), path.to_owned());
+            assert_eq!(parse_url(url).unwrap(), wanted, "{url}");
+        }
+        for bad in ["10.99.0.1", "https://10.99.0.1/", "http://example/"] {
+            assert!(parse_url(bad).is_err(), "{bad} was read as a URL");
         }
     }
 }

@@ -8,17 +8,22 @@
 //! ([`registry`]).
 
 pub mod binaries;
+pub mod cluster;
 pub mod controller;
 pub mod director;
 pub mod fetch;
 pub mod forward;
 pub mod http;
+pub mod measure;
 pub mod netns;
 pub mod plan;
 pub mod process;
 pub mod real_server;
 pub mod registry;
+pub mod report;
 pub mod route_monitor;
 pub mod switch;
 pub mod topology;
+pub mod up;
+pub mod vm;
 pub mod wait;

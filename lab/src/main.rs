@@ -1,2 +1,170 @@
-//! placeholder
-fn main() {}
+//! The command `isopath-lab`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use isopath_api::config::Dataplane;
+use isopath_lab::switch::SwitchKind;
+use isopath_lab::topology::Spec;
+use isopath_lab::{fetch, http, measure, registry, report, up};
+
+/// Clusters in network namespaces.
+#[derive(Debug, Parser)]
+#[command(name = "isopath-lab", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring a cluster up and keep it until Ctrl-C.
+    Up(Up),
+    /// End a lab and remove what it left, also after a crash.
+    Down {
+        /// The lab.
+        #[arg(long, default_value = NAME)]
+        name: String,
+    },
+    /// Send requests, each on a connection of its own, and print what became of them as JSON.
+    Fetch {
+        /// How many.
+        #[arg(long, default_value_t = 300)]
+        count: usize,
+        /// How many at the same time.
+        #[arg(long, default_value_t = 8)]
+        at_once: usize,
+        /// `http://ADDRESS[:PORT]/PATH`.
+        url: String,
+    },
+    /// Measure a cluster without IPVS.
+    #[command(subcommand)]
+    Measure(Measure),
+}
+
+#[derive(Debug, Subcommand)]
+enum Measure {
+    /// The time from a drain call to the switch's FIB, and the memory of the daemons.
+    Drain {
+        #[command(flatten)]
+        cluster: Cluster,
+        /// How many drains.
+        #[arg(long, default_value_t = 10)]
+        count: usize,
+    },
+    /// The next hops that a switch takes.
+    Width {
+        #[command(flatten)]
+        cluster: Cluster,
+    },
+}
+
+/// The name of the lab that `up` makes.
+const NAME: &str = "lab";
+
+#[derive(Debug, Args)]
+struct Cluster {
+    /// The switch's suite: frr or bird.
+    #[arg(long, env = "SWITCH", default_value = "frr")]
+    switch: SwitchKind,
+    /// How many directors.
+    #[arg(long, env = "DIRECTORS", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=8))]
+    directors: u8,
+    /// How many real servers.
+    #[arg(long, env = "REAL_SERVERS", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=64))]
+    real_servers: u8,
+}
+
+#[derive(Debug, Args)]
+struct Up {
+    #[command(flatten)]
+    cluster: Cluster,
+    /// Where the dashboard answers.
+    #[arg(long, env = "LISTEN", default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080))]
+    listen: SocketAddr,
+    /// The dashboard's URL as people reach it; made from `--listen` when absent.
+    #[arg(long)]
+    url: Option<String>,
+    /// Run on this kernel, never in a virtual machine.
+    #[arg(long)]
+    direct: bool,
+    /// Do without IPVS: routes, checks and drains, and no traffic.
+    #[arg(long)]
+    no_ipvs: bool,
+}
+
+impl Cluster {
+    fn spec(&self, name: &str) -> Spec {
+        Spec {
+            directors: self.directors,
+            real_servers: self.real_servers,
+            switch: self.switch,
+            ..Spec::new(name)
+        }
+    }
+}
+
+impl Up {
+    fn options(self) -> up::Options {
+        let dataplane = if self.no_ipvs {
+            Dataplane::None
+        } else {
+            Dataplane::Ipvs
+        };
+        up::Options {
+            spec: Spec {
+                dataplane,
+                ..self.cluster.spec(NAME)
+            },
+            listen: self.listen,
+            url: self
+                .url
+                .unwrap_or_else(|| format!("http://{}", self.listen)),
+            direct: self.direct,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("isopath-lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Up(arguments) => return up::up(arguments.options()).map(ExitCode::from),
+        Command::Down { name } => {
+            let found = registry::take_down(&name)?;
+            report::down(&name, found, &registry::clean_dead()?);
+        }
+        Command::Fetch {
+            count,
+            at_once,
+            url,
+        } => {
+            let (address, path) = http::parse_url(&url)?;
+            report::json(&fetch::fetch(
+                address,
+                &path,
+                count,
+                at_once,
+                Duration::from_secs(5),
+            ))?;
+        }
+        Command::Measure(Measure::Drain { cluster, count }) => {
+            report::drains(&measure::drain(cluster.spec("measure"), count)?);
+        }
+        Command::Measure(Measure::Width { cluster }) => {
+            report::width(&measure::width(cluster.spec("measure"))?);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

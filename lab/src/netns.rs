@@ -42,8 +42,10 @@ impl Namespace {
             name,
             registry: registry.clone(),
         };
-        namespace.sysctl("net/ipv6/conf/all/disable_ipv6", "1")?;
-        namespace.sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
+        if Path::new("/proc/sys/net/ipv6").exists() {
+            namespace.sysctl("net/ipv6/conf/all/disable_ipv6", "1")?;
+            namespace.sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
+        }
         namespace.ip(["link set lo up"])?;
         Ok(namespace)
     }

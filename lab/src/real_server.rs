@@ -49,6 +49,10 @@ impl RealServer {
         self.address
     }
 
+    pub(crate) fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
+        self.nginx.iter_mut()
+    }
+
     /// Its namespace.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace

@@ -98,6 +98,10 @@ impl Switch {
         }
     }
 
+    pub(crate) fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
+        self.processes.iter_mut()
+    }
+
     /// Its namespace.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace

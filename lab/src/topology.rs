@@ -24,6 +24,7 @@ use crate::controller::Controller;
 use crate::director::Director;
 use crate::netns::Namespace;
 use crate::plan;
+use crate::process::Process;
 use crate::real_server::RealServer;
 use crate::registry::Registry;
 use crate::switch::{Switch, SwitchConfig, SwitchKind};
@@ -195,6 +196,24 @@ impl Lab {
     /// The lab's directory, with the logs of its programs.
     pub fn directory(&self) -> PathBuf {
         self.registry.directory()
+    }
+
+    /// Every program that was started and not ended by the lab.
+    pub fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
+        let Self {
+            controller,
+            directors,
+            real_servers,
+            switch,
+            ..
+        } = self;
+        let directors = directors.iter_mut().flat_map(Director::processes);
+        let servers = real_servers.iter_mut().flat_map(RealServer::processes);
+        switch
+            .processes()
+            .chain(servers)
+            .chain(controller.processes())
+            .chain(directors)
     }
 
     /// The switch's next hops when exactly these directors announce, counted from 1.
