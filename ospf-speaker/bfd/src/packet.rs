@@ -72,22 +72,6 @@ pub enum DropReason {
     Authentication,
 }
 
-impl DropReason {
-    /// A stable name for a counter.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::TooShort => "too_short",
-            Self::BadLength => "bad_length",
-            Self::Version => "version",
-            Self::ZeroMultiplier => "zero_multiplier",
-            Self::Multipoint => "multipoint",
-            Self::ZeroMyDiscriminator => "zero_my_discriminator",
-            Self::ZeroYourDiscriminator => "zero_your_discriminator",
-            Self::Authentication => "authentication",
-        }
-    }
-}
-
 impl ControlPacket {
     /// Reads the payload of a UDP datagram. Bytes after the packet's own length are ignored.
     ///

@@ -49,6 +49,9 @@ pub struct Event {
     pub to: State,
     /// Our diagnostic now.
     pub diagnostic: Diagnostic,
+    /// The state that the peer gave itself last; Down where it is lost. AdminDown means that
+    /// the path is not to be blamed (RFC 5882 §4.2).
+    pub remote: State,
 }
 
 /// What the peer said last (RFC 5880 §6.8.1), or its initial values.
@@ -311,6 +314,7 @@ impl Session {
             from,
             to: change.to,
             diagnostic: self.diagnostic,
+            remote: self.remote.state,
         });
         // The peer learns of the change without waiting for the timer (RFC 5880 §6.8.7).
         self.transmit(now);

@@ -313,6 +313,7 @@ fn the_detection_time_is_the_peers_multiplier_times_the_slower_side() {
         from: State::Up,
         to: State::Down,
         diagnostic: Diagnostic::ControlDetectionTimeExpired,
+        remote: State::Down,
     };
     assert_eq!(event, expected);
     let packets = sent(&mut session);
@@ -411,6 +412,14 @@ fn down_and_admin_down_stay_until_enabled() {
         session.handle_packet(now, &from_peer(State::Down));
         assert_eq!(session.state(), State::Init);
     }
+}
+
+#[test]
+fn an_event_tells_a_paused_peer_from_a_lost_path() {
+    let (mut session, now) = up(50 * MS, 3);
+    session.handle_packet(now, &from_peer(State::AdminDown));
+    let event = session.poll_event().unwrap();
+    assert_eq!((event.to, event.remote), (State::Down, State::AdminDown));
 }
 
 #[test]

@@ -1,0 +1,24 @@
+//! The director's routing daemon: OSPF and BFD sockets around the two sans-I/O cores.
+//!
+//! One thread, one epoll loop ([`Speaker::run`]), and nothing in it that waits: no TLS, no
+//! scripts, no disk that is synced. So its timers hold whatever the rest of the director does,
+//! and the agent can be replaced under it without a route moving.
+//!
+//! - [`wanted`] decides which VIPs to announce, from the file, the agent and overrides;
+//! - [`kept`] is what outlives the process;
+//! - `link` watches the kernel's interfaces, `ospf_socket` and `bfd` hold the sockets;
+//! - [`control`] and [`line`] are the Unix socket that `isopath_api::speaker` specifies.
+
+mod bfd;
+pub mod control;
+pub mod kept;
+mod late;
+pub mod line;
+mod link;
+mod ospf_socket;
+mod priority;
+mod speaker;
+mod timer;
+pub mod wanted;
+
+pub use speaker::{RunError, Speaker};

@@ -1,0 +1,501 @@
+//! The loop that joins sockets, timers and the two cores.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::RawFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use isopath_api::config::DirectorFile;
+use isopath_api::ids::Vip;
+use isopath_api::speaker::{Reply, Status};
+use isopath_ospf::{Config, ConfigError, InterfaceId, LinkState, Router, Stub};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use tracing::{debug, error, info, warn};
+
+use crate::bfd::Bfd;
+use crate::control::{Control, ControlError};
+use crate::kept::Kept;
+use crate::late::Lateness;
+use crate::link::Links;
+use crate::ospf_socket::{MAX_PACKET, OspfSocket};
+use crate::priority::set_real_time;
+use crate::timer::Timer;
+use crate::wanted::{ClientId, Verdict, Wanted};
+
+mod config;
+mod interfaces;
+mod packets;
+mod requests;
+mod views;
+
+/// The whole planned stop takes no longer, whatever the neighbours do.
+const STOP_BOUND: Duration = Duration::from_secs(10);
+
+/// Interfaces whose sockets could not be opened are tried again after this.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Events taken from epoll at once; more wait in the kernel.
+const EVENTS: usize = 64;
+
+/// Why the speaker cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration is well-formed and cannot be run.
+    #[error("cannot run this configuration")]
+    Config(#[from] ConfigError),
+    /// The control socket cannot be served.
+    #[error("cannot serve the control socket")]
+    Control(#[from] ControlError),
+    /// We may not open raw sockets.
+    #[error("cannot open an OSPF socket (CAP_NET_RAW is needed)")]
+    NoRawSockets(#[source] io::Error),
+    /// The system refused something that nothing works without.
+    #[error("cannot {operation}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl RunError {
+    fn io(operation: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Io { operation, source }
+    }
+}
+
+/// What epoll's tokens stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Source {
+    Signals,
+    Timer,
+    Links,
+    Listener,
+    Bfd(InterfaceId),
+    Ospf(InterfaceId),
+    Client(ClientId),
+}
+
+impl Source {
+    /// Interfaces have two tokens each; [`isopath_ospf::MAX_INTERFACES`] keeps them below.
+    const FIRST_CLIENT: usize = 1 << 16;
+    const FIRST_INTERFACE: usize = 4;
+
+    fn token(self) -> Token {
+        Token(match self {
+            Self::Signals => 0,
+            Self::Timer => 1,
+            Self::Links => 2,
+            Self::Listener => 3,
+            Self::Bfd(id) => Self::FIRST_INTERFACE + 2 * id.0,
+            Self::Ospf(id) => Self::FIRST_INTERFACE + 2 * id.0 + 1,
+            Self::Client(id) => Self::FIRST_CLIENT + id.0,
+        })
+    }
+
+    fn of(token: Token) -> Self {
+        match token.0 {
+            0 => Self::Signals,
+            1 => Self::Timer,
+            2 => Self::Links,
+            3 => Self::Listener,
+            client if client >= Self::FIRST_CLIENT => {
+                Self::Client(ClientId(client - Self::FIRST_CLIENT))
+            }
+            interface => {
+                let place = interface - Self::FIRST_INTERFACE;
+                let id = InterfaceId(place / 2);
+                if place % 2 == 0 {
+                    Self::Bfd(id)
+                } else {
+                    Self::Ospf(id)
+                }
+            }
+        }
+    }
+}
+
+/// One configured interface.
+#[derive(Debug)]
+struct Interface {
+    name: String,
+    /// What the kernel said last, while the sockets are open.
+    link: Option<LinkState>,
+    socket: Option<OspfSocket>,
+}
+
+/// The running speaker.
+pub struct Speaker {
+    started: Instant,
+    config: Config,
+    poll: Poll,
+    timer: Timer,
+    signals: UnixStream,
+    links: Links,
+    interfaces: Vec<Interface>,
+    router: Router,
+    bfd: Bfd,
+    wanted: Wanted,
+    /// The verdicts that were last acted on.
+    verdicts: BTreeMap<Vip, Verdict>,
+    kept: Kept,
+    control: Control,
+    /// Sources that may have more for us: epoll tells only once.
+    backlog: BTreeSet<Source>,
+    buffer: Box<[u8]>,
+    hello_lateness: Lateness,
+    /// What the shell counts beside the cores.
+    counters: BTreeMap<&'static str, u64>,
+    retry_at: Option<Instant>,
+    stop_by: Option<Instant>,
+    /// A second signal, or the end of the bound.
+    hurry: bool,
+    /// The database, a neighbour or the wanted set may have changed in this turn.
+    touched: bool,
+    /// The status that subscribers saw last, without what changes all the time.
+    published: Option<Box<Status>>,
+}
+
+impl Speaker {
+    /// Opens everything and announces what the file alone says.
+    ///
+    /// # Errors
+    /// When another speaker serves the socket, or a right or a resource is missing.
+    pub fn start(file: &DirectorFile, wait_for_agent: bool) -> Result<Self, RunError> {
+        let now = Instant::now();
+        let kept = Kept::load(&file.director.state_dir);
+        let config = config::core(file, kept.sequence_hint());
+        let router = Router::new(config.clone(), fastrand::u64(..), now)?;
+        let poll = Poll::new().map_err(RunError::io("create an epoll instance"))?;
+        let timer = Timer::new().map_err(RunError::io("create a timer"))?;
+        let signals = signals().map_err(RunError::io("watch for signals"))?;
+        let names = file.ospf.interface.iter().map(|at| at.name.clone());
+        let links = Links::watch(names.clone().collect())
+            .map_err(RunError::io("watch the interfaces (netlink)"))?;
+        let watched: [(RawFd, Source); 3] = [
+            (std::os::fd::AsRawFd::as_raw_fd(&signals), Source::Signals),
+            (timer.descriptor(), Source::Timer),
+            (links.descriptor(), Source::Links),
+        ];
+        for (descriptor, source) in watched {
+            watch(&poll, descriptor, source).map_err(RunError::io("watch a descriptor"))?;
+        }
+        let socket = &file.director.speaker_socket;
+        let control = Control::listen(socket, poll.registry(), Source::Listener.token())?;
+        let bfd_configs = file.ospf.interface.iter().map(|at| at.bfd);
+        let mut speaker = Self {
+            started: now,
+            config,
+            poll,
+            timer,
+            signals,
+            links,
+            interfaces: names.clone().map(Interface::new).collect(),
+            router,
+            bfd: Bfd::new(names.zip(bfd_configs)),
+            wanted: Wanted::new(file, wait_for_agent, kept.overrides().clone()),
+            verdicts: BTreeMap::new(),
+            kept,
+            control,
+            backlog: BTreeSet::new(),
+            buffer: vec![0; MAX_PACKET].into_boxed_slice(),
+            hello_lateness: Lateness::default(),
+            counters: BTreeMap::new(),
+            retry_at: None,
+            stop_by: None,
+            hurry: false,
+            touched: true,
+            published: None,
+        };
+        if let Err(error) = set_real_time() {
+            info!(%error, "running without real-time priority");
+        }
+        speaker.decide(now);
+        speaker.refresh_links(now)?;
+        info!(
+            router_id = %file.director.router_id,
+            socket = %socket.display(),
+            "speaker started"
+        );
+        Ok(speaker)
+    }
+
+    /// Runs until a signal and through the planned stop.
+    ///
+    /// # Errors
+    /// When epoll or the timer fails, which nothing can go on without.
+    pub fn run(mut self) -> Result<(), RunError> {
+        let mut events = Events::with_capacity(EVENTS);
+        while !self.is_over() {
+            let ready = self.wait(&mut events)?;
+            self.turn(&ready)?;
+        }
+        let now = Instant::now();
+        self.bfd.stop(now);
+        self.control.close();
+        info!("speaker stopped");
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        self.hurry || (self.stop_by.is_some() && self.router.is_stopped())
+    }
+
+    /// Sleeps until something is to be done; what may be read then.
+    fn wait(&mut self, events: &mut Events) -> Result<BTreeSet<Source>, RunError> {
+        let deadlines = [
+            self.bfd.poll_timeout(),
+            self.router.poll_timeout(),
+            self.wanted.poll_timeout(),
+            self.retry_at,
+            self.stop_by,
+        ];
+        let deadline = deadlines.into_iter().flatten().min();
+        self.timer
+            .arm(deadline)
+            .map_err(RunError::io("set the timer"))?;
+        let limit = (!self.backlog.is_empty()).then_some(Duration::ZERO);
+        match self.poll.poll(events, limit) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(RunError::io("wait for events")(error)),
+        }
+        let mut ready = std::mem::take(&mut self.backlog);
+        ready.extend(events.iter().map(|event| Source::of(event.token())));
+        Ok(ready)
+    }
+
+    /// Does all that is due, timers first: what comes in can wait, what must go out cannot.
+    fn turn(&mut self, ready: &BTreeSet<Source>) -> Result<(), RunError> {
+        let now = Instant::now();
+        self.handle_timers(now)?;
+        for source in ready {
+            self.handle_source(now, *source)?;
+        }
+        while let Some((id, address)) = self.bfd.poll_lost() {
+            self.router.handle_neighbor_lost(now, id, address);
+            self.drain_router(None);
+        }
+        for gone in self.control.sweep(self.poll.registry()) {
+            self.wanted.closed(gone);
+            self.touched = true;
+        }
+        self.touched |= self.bfd.take_changed();
+        if std::mem::take(&mut self.touched) {
+            self.decide(now);
+            self.follow_neighbors(now);
+            if let Some(sequence) = self.router.sequence() {
+                self.kept.reserve_above(sequence);
+            }
+            self.publish(now);
+        }
+        Ok(())
+    }
+
+    fn handle_timers(&mut self, now: Instant) -> Result<(), RunError> {
+        if self.bfd.poll_timeout().is_some_and(|at| at <= now) {
+            self.bfd.handle_timeout(now);
+        }
+        let due = self.router.poll_timeout().filter(|at| *at <= now);
+        if due.is_some() {
+            self.router.handle_timeout(now);
+            self.drain_router(due);
+        }
+        if self.wanted.poll_timeout().is_some_and(|at| at <= now) {
+            self.wanted.handle_timeout(now);
+            warn!("the agent was silent for too long, its VIPs are withdrawn");
+            self.touched = true;
+        }
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            self.refresh_links(now)?;
+        }
+        if self.stop_by.is_some_and(|at| at <= now) {
+            warn!("the planned stop took too long, leaving without it");
+            self.hurry = true;
+        }
+        Ok(())
+    }
+
+    fn handle_source(&mut self, now: Instant, source: Source) -> Result<(), RunError> {
+        match source {
+            Source::Timer => self.timer.fired(),
+            Source::Signals => self.handle_signal(now),
+            Source::Links => {
+                if self.links.changed() {
+                    self.refresh_links(now)?;
+                }
+            }
+            Source::Bfd(id) => {
+                if self.bfd.receive(now, id) {
+                    self.backlog.insert(source);
+                }
+            }
+            Source::Ospf(id) => {
+                if self.receive_ospf(now, id) {
+                    self.backlog.insert(source);
+                }
+            }
+            Source::Listener => {
+                let token = |id| Source::Client(id).token();
+                self.control.accept(self.poll.registry(), token);
+            }
+            Source::Client(id) => {
+                if self.serve(now, id) {
+                    self.backlog.insert(source);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_signal(&mut self, now: Instant) {
+        let mut bytes = [0; 16];
+        let mut count = 0;
+        loop {
+            match self.signals.read(&mut bytes) {
+                Ok(0) => break,
+                Ok(length) => count += length,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        if count == 0 {
+            return;
+        }
+        if self.stop_by.is_some() {
+            info!("second signal, leaving at once");
+            self.hurry = true;
+            return;
+        }
+        info!("stopping: withdrawing first");
+        self.stop_by = Some(now + STOP_BOUND);
+        self.wanted.stop();
+        self.touched = true;
+        self.router.shutdown(now);
+        self.drain_router(None);
+    }
+
+    /// Makes the announced set what the voices say, and says why each VIP changed.
+    fn decide(&mut self, now: Instant) {
+        let verdicts = self.wanted.verdicts();
+        if verdicts == self.verdicts {
+            return;
+        }
+        for (vip, verdict) in &verdicts {
+            if self.verdicts.get(vip) != Some(verdict) {
+                log_verdict(*vip, verdict);
+            }
+        }
+        for vip in self.verdicts.keys() {
+            if !verdicts.contains_key(vip) {
+                info!(%vip, "withdrawn: nobody speaks of it any more");
+            }
+        }
+        self.verdicts = verdicts;
+        if self.stop_by.is_some() {
+            return;
+        }
+        let announced = self
+            .verdicts
+            .iter()
+            .filter_map(|(vip, verdict)| match verdict {
+                Verdict::Announce { cost, .. } => Some(Stub {
+                    prefix: vip.0,
+                    metric: *cost,
+                }),
+                Verdict::Withhold(_) => None,
+            });
+        let stubs: Vec<Stub> = announced.collect();
+        if let Err(error) = self.router.announce(now, &stubs) {
+            error!(%error, "the announced set stays as it was");
+        }
+        self.drain_router(None);
+    }
+
+    /// Tells the subscribers if anything but the time has changed.
+    fn publish(&mut self, now: Instant) {
+        if !self.control.has_subscribers() {
+            self.published = None;
+            return;
+        }
+        let status = Box::new(self.status(now));
+        let timeless = Box::new(views::timeless(&status));
+        if self.published.as_ref() == Some(&timeless) {
+            return;
+        }
+        let left_out = self.control.publish(&Reply::Changed(status));
+        // Who was left out is told with the next turn that touches anything.
+        self.published = (!left_out).then_some(timeless);
+    }
+
+    fn count(&mut self, counter: &'static str) {
+        *self.counters.entry(counter).or_default() += 1;
+    }
+}
+
+impl Interface {
+    fn new(name: String) -> Self {
+        Self {
+            name,
+            link: None,
+            socket: None,
+        }
+    }
+}
+
+fn watch(poll: &Poll, descriptor: RawFd, source: Source) -> io::Result<()> {
+    let mut descriptor = SourceFd(&descriptor);
+    poll.registry()
+        .register(&mut descriptor, source.token(), Interest::READABLE)
+}
+
+/// The readable end of a pair whose other end the signal handlers write to.
+fn signals() -> io::Result<UnixStream> {
+    let (reader, writer) = UnixStream::pair()?;
+    reader.set_nonblocking(true)?;
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+    }
+    Ok(reader)
+}
+
+fn log_verdict(vip: Vip, verdict: &Verdict) {
+    match verdict {
+        Verdict::Announce { cost, source } => info!(%vip, cost, ?source, "announced"),
+        Verdict::Withhold(reason) => {
+            info!(%vip, reason = reason.code(), "not announced: {reason}");
+            debug!(%vip, ?reason);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_stand_for_their_sources_and_do_not_collide() {
+        let mut sources = vec![
+            Source::Signals,
+            Source::Timer,
+            Source::Links,
+            Source::Listener,
+            Source::Client(ClientId(0)),
+            Source::Client(ClientId(1 << 40)),
+        ];
+        for place in 0..isopath_ospf::MAX_INTERFACES {
+            sources.push(Source::Bfd(InterfaceId(place)));
+            sources.push(Source::Ospf(InterfaceId(place)));
+        }
+        let tokens: BTreeSet<Token> = sources.iter().map(|source| source.token()).collect();
+        assert_eq!(tokens.len(), sources.len());
+        for source in sources {
+            assert_eq!(Source::of(source.token()), source);
+        }
+    }
+}

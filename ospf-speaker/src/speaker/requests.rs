@@ -1,0 +1,70 @@
+//! What the clients of the control socket ask.
+
+use std::time::Instant;
+
+use isopath_api::speaker::{Reply, Request};
+
+use super::Speaker;
+use crate::wanted::{ClientId, Refusal};
+
+impl Speaker {
+    /// Reads a client's requests and answers them; whether there may be more.
+    pub(super) fn serve(&mut self, now: Instant, id: ClientId) -> bool {
+        self.control.flush(id);
+        let received = self.control.receive(id);
+        for request in received.requests {
+            let reply = match request {
+                Ok(request) => self.answer(now, id, request),
+                Err(reply) => reply,
+            };
+            self.control.reply(id, &reply);
+        }
+        received.more && !received.closed
+    }
+
+    fn answer(&mut self, now: Instant, id: ClientId, request: Request) -> Reply {
+        let reply = match request {
+            Request::Announce {
+                set,
+                withheld,
+                hold_ms,
+            } => {
+                let pid = self.control.pid(id);
+                let result = self.wanted.announce(now, id, pid, &set, withheld, hold_ms);
+                self.decide(now);
+                result_reply(result)
+            }
+            Request::Heartbeat => result_reply(self.wanted.heartbeat(id)),
+            Request::Override { vip, action, text } => {
+                let result = self.wanted.set_override(vip, action, text);
+                self.kept.set_overrides(self.wanted.overrides());
+                self.decide(now);
+                result_reply(result)
+            }
+            Request::Status => Reply::Status(Box::new(self.status(now))),
+            Request::Neighbors => Reply::Neighbors {
+                neighbors: self.neighbors(now),
+            },
+            Request::Lsdb => Reply::Lsdb {
+                lsas: self.lsas(now),
+            },
+            Request::Subscribe => {
+                self.control.subscribe(id);
+                Reply::Status(Box::new(self.status(now)))
+            }
+        };
+        // Any request is a word of the owner's, and may end its silence.
+        self.wanted.heard(now, id);
+        self.touched = true;
+        reply
+    }
+}
+
+fn result_reply(result: Result<(), Refusal>) -> Reply {
+    match result {
+        Ok(()) => Reply::Ok,
+        Err(refusal) => Reply::Error {
+            message: refusal.to_string(),
+        },
+    }
+}
