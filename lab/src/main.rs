@@ -1,15 +1,17 @@
 //! The command `isopath-lab`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use isopath_api::config::Dataplane;
+use isopath_lab::fetch::Load;
 use isopath_lab::switch::SwitchKind;
 use isopath_lab::topology::Spec;
-use isopath_lab::{fetch, http, measure, registry, report, up};
+use isopath_lab::vm::{self, Unavailable, VmSpec};
+use isopath_lab::{http, measure, registry, report, up};
 
 /// Clusters in network namespaces.
 #[derive(Debug, Parser)]
@@ -40,6 +42,15 @@ enum Command {
         /// `http://ADDRESS[:PORT]/PATH`.
         url: String,
     },
+    /// Run a command as root in a virtual machine whose kernel has IPVS.
+    Vm {
+        /// A directory that the command may write to; all else that it writes is lost.
+        #[arg(long)]
+        writable: Vec<PathBuf>,
+        /// The command and its arguments.
+        #[arg(required = true, last = true)]
+        command: Vec<String>,
+    },
     /// Measure a cluster without IPVS.
     #[command(subcommand)]
     Measure(Measure),
@@ -62,8 +73,11 @@ enum Measure {
     },
 }
 
-/// The name of the lab that `up` makes.
+/// The name of the lab that `up` makes when it is not told one.
 const NAME: &str = "lab";
+
+/// The exit status of `vm` where no virtual machine can be had, for scripts that skip then.
+const NO_MACHINE: u8 = 77;
 
 #[derive(Debug, Args)]
 struct Cluster {
@@ -82,6 +96,9 @@ struct Cluster {
 struct Up {
     #[command(flatten)]
     cluster: Cluster,
+    /// The lab's name, to have several on one machine.
+    #[arg(long, default_value = NAME)]
+    name: String,
     /// Where the dashboard answers.
     #[arg(long, env = "LISTEN", default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080))]
     listen: SocketAddr,
@@ -117,7 +134,7 @@ impl Up {
         up::Options {
             spec: Spec {
                 dataplane,
-                ..self.cluster.spec(NAME)
+                ..self.cluster.spec(&self.name)
             },
             listen: self.listen,
             url: self
@@ -151,14 +168,16 @@ fn run(command: Command) -> Result<ExitCode> {
             url,
         } => {
             let (address, path) = http::parse_url(&url)?;
-            report::json(&fetch::fetch(
-                address,
-                &path,
-                count,
-                at_once,
-                Duration::from_secs(5),
-            ))?;
+            report::json(
+                &Load {
+                    path,
+                    at_once,
+                    ..Load::new(address)
+                }
+                .send(count),
+            )?;
         }
+        Command::Vm { writable, command } => return in_machine(writable, command),
         Command::Measure(Measure::Drain { cluster, count }) => {
             report::drains(&measure::drain(cluster.spec("measure"), count)?);
         }
@@ -167,4 +186,19 @@ fn run(command: Command) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn in_machine(writable: Vec<PathBuf>, command: Vec<String>) -> Result<ExitCode> {
+    let spec = VmSpec {
+        command,
+        writable,
+        ..VmSpec::default()
+    };
+    match vm::run(&spec, &mut |step| report::say(step)) {
+        Err(error) if error.is::<Unavailable>() => {
+            eprintln!("isopath-lab: {error:#}");
+            Ok(ExitCode::from(NO_MACHINE))
+        }
+        other => other.map(ExitCode::from),
+    }
 }

@@ -76,7 +76,6 @@ impl Registry {
     /// # Errors
     /// A living process has a lab of that name, or the record cannot be written.
     pub fn open(name: &str) -> Result<Arc<Self>> {
-        fs::create_dir_all(ROOT).with_context(|| format!("making {ROOT}; a lab needs root"))?;
         let alone = alone()?;
         clean_dead_labs()?;
         if let Some(record) = read(&record_path(name))? {
@@ -161,7 +160,8 @@ impl Registry {
     /// # Errors
     /// Something could not be removed; it stays recorded.
     pub fn clean(&self) -> Result<()> {
-        clean(&self.name, &self.lock())
+        clean(&self.name, &self.lock())?;
+        remove_root()
     }
 
     fn lock(&self) -> MutexGuard<'_, Record> {
@@ -229,16 +229,41 @@ pub fn clean_dead() -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let alone = alone()?;
-    let cleaned = clean_dead_labs();
+    let cleaned = clean_dead_labs()?;
     drop(alone);
-    cleaned
+    remove_root()?;
+    Ok(cleaned)
 }
 
 /// Keeps other processes from cleaning up, or taking a name, at the same time.
 fn alone() -> Result<File> {
-    let file = File::open(ROOT).with_context(|| format!("opening {ROOT}"))?;
-    flock(&file, FlockOperation::LockExclusive).with_context(|| format!("locking {ROOT}"))?;
-    Ok(file)
+    loop {
+        fs::create_dir_all(ROOT).with_context(|| format!("making {ROOT}; a lab needs root"))?;
+        let Ok(file) = File::open(ROOT) else {
+            continue;
+        };
+        flock(&file, FlockOperation::LockExclusive).with_context(|| format!("locking {ROOT}"))?;
+        // The last lab to go takes the directory with it, perhaps while this one waited.
+        let locked = file
+            .metadata()
+            .with_context(|| format!("looking at {ROOT}"))?;
+        if fs::metadata(ROOT).is_ok_and(|now| now.ino() == locked.ino()) {
+            return Ok(file);
+        }
+    }
+}
+
+/// Removes the directory of all labs when there is none left.
+fn remove_root() -> Result<()> {
+    let alone = alone()?;
+    match fs::remove_dir(ROOT) {
+        Err(error) if error.kind() != std::io::ErrorKind::DirectoryNotEmpty => {
+            return Err(error).with_context(|| format!("removing {ROOT}"));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    drop(alone);
+    Ok(())
 }
 
 fn clean_dead_labs() -> Result<Vec<String>> {
@@ -272,9 +297,9 @@ pub fn take_down(name: &str) -> Result<bool> {
             },
         )?;
     }
-    match read(&record_path(name))? {
-        Some(record) => clean(name, &record)?,
-        None => return Ok(true),
+    if let Some(record) = read(&record_path(name))? {
+        clean(name, &record)?;
+        remove_root()?;
     }
     Ok(true)
 }
@@ -374,7 +399,8 @@ fn clean_on_signals() {
                     .map(|registry| (registry, registry.lock()))
                     .collect();
                 for (registry, record) in &records {
-                    if let Err(error) = clean(&registry.name, record) {
+                    let cleaned = clean(&registry.name, record).and_then(|()| remove_root());
+                    if let Err(error) = cleaned {
                         eprintln!("isopath-lab: {error:#}");
                     }
                 }

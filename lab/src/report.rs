@@ -142,7 +142,7 @@ pub fn width(width: &Width) {
 }
 
 /// Tells the person at the terminal, who may be a program that has gone.
-pub(crate) fn say(line: impl Display) {
+pub fn say(line: impl Display) {
     let mut output = std::io::stdout().lock();
     if let Err(error) = writeln!(output, "{line}").and_then(|()| output.flush())
         && error.kind() != std::io::ErrorKind::BrokenPipe

@@ -107,6 +107,31 @@ impl RouteMonitor {
         }
     }
 
+    /// Listens for a while to make sure that the route to `destination` does not change.
+    ///
+    /// # Errors
+    /// It changed, also before this call and after the last one, or the monitor failed.
+    pub fn expect_quiet(&mut self, destination: Ipv4Addr, during: Duration) -> Result<()> {
+        let end = Instant::now() + during;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.changes.recv_timeout(left) {
+                Ok(change) if change.destination == destination => {
+                    bail!(
+                        "the route to {destination} changed to {:?}",
+                        change.next_hops
+                    );
+                }
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => return self.expect_listening(),
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.expect_listening()?;
+                    bail!("the route monitor ended while it listened");
+                }
+            }
+        }
+    }
+
     fn expect_listening(&mut self) -> Result<()> {
         match self.thread.take_if(|thread| thread.is_finished()) {
             None => Ok(()),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use isopath_api::config::Dataplane;
 
-use crate::fetch::{Tally, fetch};
+use crate::fetch::{Load, Tally};
 use crate::forward::forward;
 use crate::plan;
 use crate::report::{self, say};
@@ -57,16 +57,18 @@ pub fn up(options: Options) -> Result<u8> {
 fn up_in_machine(options: &Options) -> Result<u8> {
     let own = std::env::current_exe().context("finding the path of this program")?;
     let Spec {
+        name,
         switch,
         directors,
         real_servers,
         ..
-    } = options.spec;
+    } = &options.spec;
     let guest_port = plan::CONTROLLER.port();
     let command = [
         own.to_str().context("this program's path is not UTF-8")?,
         "up",
         "--direct",
+        &format!("--name={name}"),
         &format!("--switch={switch}"),
         &format!("--directors={directors}"),
         &format!("--real-servers={real_servers}"),
@@ -125,11 +127,8 @@ pub fn measure_spread(lab: &Lab, requests: usize) -> Result<Spread> {
             .collect::<Result<Vec<_>>>()
     };
     let before = counters()?;
-    let address = (plan::VIP.0, 80).into();
-    let timeout = Duration::from_secs(5);
-    let tally = lab
-        .client
-        .enter(|| fetch(address, "/", requests, 8, timeout))?;
+    let load = Load::new((plan::VIP.0, 80));
+    let tally = lab.client.enter(|| load.send(requests))?;
     let after = counters()?;
     let directors = lab.directors.iter().zip(before.into_iter().zip(after));
     let directors = directors
