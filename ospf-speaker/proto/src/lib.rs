@@ -8,12 +8,28 @@
 //! It is never a Designated Router, computes no routes, and offers no transit: its links to
 //! routers cost 0xffff (RFC 6987). docs/OSPF.md lists the RFC section by section.
 
+mod ack;
+mod adjacency;
+mod aging;
 mod config;
 mod counters;
+mod dbdesc;
+mod election;
+mod flood;
+mod hello;
 mod ids;
+mod interface;
+mod lsdb;
 mod neighbor;
-mod packet;
+mod originate;
+pub mod packet;
+mod request;
+mod retransmit;
+mod rng;
 mod router;
+mod send;
+mod shutdown;
+mod timer;
 mod view;
 
 pub use config::{

@@ -1,24 +1,49 @@
 //! The speaker as a whole: what comes in from the shell and what goes out to it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::config::{Config, ConfigError, LinkState, Stub, TooManyStubs, canonical};
-use crate::counters::Counters;
-use crate::ids::{InterfaceId, RouterId};
-use crate::view::{Announced, Event, LsaView, NeighborView, Transmit};
+use crate::config::{Config, ConfigError, LinkState, NetworkType, Stub, TooManyStubs, canonical};
+use crate::counters::{Counters, LsaDrop, PacketDrop};
+use crate::ids::{InterfaceId, NeighborId, RouterId};
+use crate::interface::Interface;
+use crate::lsdb::Lsdb;
+use crate::neighbor::NeighborEvent;
+use crate::originate::OwnRouterLsa;
+use crate::packet::{ALL_D_ROUTERS, ALL_SPF_ROUTERS, Body, Packet};
+use crate::rng::Rng;
+use crate::shutdown::Stage;
+use crate::timer::{Timer, TimerTable};
+use crate::view::{Event, Transmit};
+
+/// The time between two events about drops for the same reason on the same interface.
+const DROP_EVENT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// An OSPF router of one area.
 #[derive(Debug)]
 pub struct Router {
-    config: Config,
-    stubs: Vec<Stub>,
-    counters: Counters,
-    transmits: VecDeque<Transmit>,
+    pub(crate) config: Config,
+    pub(crate) interfaces: Vec<Interface>,
+    pub(crate) lsdb: Lsdb,
+    pub(crate) own: OwnRouterLsa,
+    /// The wanted stubs in canonical order.
+    pub(crate) stubs: Vec<Stub>,
+    pub(crate) stopping: Option<Stage>,
+    pub(crate) timers: TimerTable,
+    pub(crate) rng: Rng,
+    pub(crate) counters: Counters,
+    pub(crate) transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
-    seed: u64,
-    started: Instant,
+    reported_drops: BTreeMap<(InterfaceId, Drop), Instant>,
+    /// The latest time of any input.
+    latest: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Drop {
+    Packet(PacketDrop),
+    Lsa(LsaDrop),
 }
 
 impl Router {
@@ -27,18 +52,35 @@ impl Router {
     pub fn new(config: Config, seed: u64, now: Instant) -> Result<Self, ConfigError> {
         config.validate()?;
         Ok(Self {
-            config,
+            interfaces: config
+                .interfaces
+                .iter()
+                .cloned()
+                .map(Interface::new)
+                .collect(),
+            lsdb: Lsdb::default(),
+            own: OwnRouterLsa::new(config.sequence_hint),
             stubs: Vec::new(),
+            stopping: None,
+            timers: TimerTable::default(),
+            rng: Rng::new(seed),
             counters: Counters::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
-            seed,
-            started: now,
+            reported_drops: BTreeMap::new(),
+            latest: now,
+            config,
         })
     }
 
     /// The interface is up with this state, also after a change of it, or (`None`) down.
-    pub fn handle_interface(&mut self, now: Instant, id: InterfaceId, link: Option<LinkState>) {}
+    pub fn handle_interface(&mut self, now: Instant, id: InterfaceId, link: Option<LinkState>) {
+        let now = self.advance(now);
+        if !self.is_stopped() {
+            self.change_link(now, id, link);
+            self.finish(now);
+        }
+    }
 
     /// A packet came in; `payload` begins with the OSPF header. What is wrong with it, if
     /// anything, is counted.
@@ -50,33 +92,67 @@ impl Router {
         destination: Ipv4Addr,
         payload: &[u8],
     ) {
+        let now = self.advance(now);
+        self.counters.packets_received += 1;
+        if let Err((reason, detail)) = self.receive(now, id, source, destination, payload) {
+            self.drop_packet(now, id, source, reason, detail);
+        }
+        self.finish(now);
     }
 
     /// The time of [`Router::poll_timeout`] has come.
-    pub fn handle_timeout(&mut self, now: Instant) {}
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let now = self.advance(now);
+        while let Some(timer) = self.timers.pop_due(now) {
+            self.fire(now, timer);
+        }
+        self.finish(now);
+    }
 
     /// BFD, or anything else faster than the dead interval, says that the neighbour at this
     /// address is gone.
-    pub fn handle_neighbor_lost(&mut self, now: Instant, id: InterfaceId, address: Ipv4Addr) {}
+    pub fn handle_neighbor_lost(&mut self, now: Instant, id: InterfaceId, address: Ipv4Addr) {
+        let now = self.advance(now);
+        for neighbor in self.neighbors_of(id) {
+            if self
+                .neighbor(neighbor)
+                .is_some_and(|neighbor| neighbor.address == address)
+            {
+                self.neighbor_event(now, neighbor, NeighborEvent::KillNbr);
+            }
+        }
+        self.finish(now);
+    }
 
-    /// Sets the whole set of host stubs to announce. A call that changes nothing does nothing.
+    /// Sets the whole set of host stubs to announce. A call that changes nothing does nothing,
+    /// and a call after [`Router::shutdown`] neither.
     pub fn announce(&mut self, now: Instant, stubs: &[Stub]) -> Result<(), TooManyStubs> {
-        self.stubs = canonical(stubs)?;
+        let now = self.advance(now);
+        let stubs = canonical(stubs)?;
+        if self.stopping.is_none() && stubs != self.stubs {
+            self.stubs = stubs;
+            self.originate(now);
+            self.finish(now);
+        }
         Ok(())
     }
 
     /// Begins a planned stop: withdraw the stubs, wait for the acknowledgements, flush the
     /// Router-LSA, say good-bye with a Hello that lists nobody. Each step is bounded in time.
-    pub fn shutdown(&mut self, now: Instant) {}
+    pub fn shutdown(&mut self, now: Instant) {
+        let now = self.advance(now);
+        self.begin_shutdown(now);
+        self.finish(now);
+    }
 
     /// Whether the planned stop is complete.
     pub fn is_stopped(&self) -> bool {
-        false
+        self.stopping == Some(Stage::Stopped)
     }
 
     /// When to call [`Router::handle_timeout`]; later than the time of the last call of it.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        self.timers.next()
     }
 
     /// The next packet to send. Drain it after each `handle_*`.
@@ -89,38 +165,194 @@ impl Router {
         self.events.pop_front()
     }
 
-    /// The neighbours, by interface.
-    pub fn neighbors(&self) -> impl Iterator<Item = NeighborView> + '_ {
-        std::iter::empty()
+    /// Time does not go back: a shell may hand in a packet with the time of its arrival after a
+    /// later timeout, and a timer set then must still be later than that timeout.
+    fn advance(&mut self, now: Instant) -> Instant {
+        self.latest = self.latest.max(now);
+        self.latest
     }
 
-    /// The link-state database by type, Link State ID and advertising router.
-    pub fn lsdb(&self, now: Instant) -> impl Iterator<Item = LsaView> + '_ {
-        std::iter::empty()
+    /// The end of every input: what it caused goes out together.
+    fn finish(&mut self, now: Instant) {
+        self.flush_floods(now);
+        if self.stopping.is_some() && !self.is_stopped() {
+            self.continue_shutdown(now);
+            self.flush_floods(now);
+        }
     }
 
-    /// The stubs that our Router-LSA carries, and whether the neighbours have it.
-    pub fn announced(&self) -> Announced {
-        Announced::default()
+    fn fire(&mut self, now: Instant, timer: Timer) {
+        match timer {
+            Timer::Hello(id) => {
+                self.send_hello(id);
+                self.schedule_hello(now, id);
+            }
+            Timer::DelayedAck(id) => self.send_delayed_acknowledgements(id),
+            Timer::Inactivity(id) => {
+                self.neighbor_event(now, id, NeighborEvent::InactivityTimer);
+            }
+            Timer::DbDesc(id) => self.dbdesc_timeout(now, id),
+            Timer::LastDbDesc(id) => self.last_dbdesc_timeout(id),
+            Timer::Request(id) => self.request_timeout(now, id),
+            Timer::Retransmit(id) => self.retransmit_timeout(now, id),
+            Timer::Originate => self.originate(now),
+            Timer::Refresh => self.refresh_timeout(now),
+            Timer::MaxAge(key) => self.max_age_timeout(now, key),
+            // The stage's own deadline is looked at in `finish`.
+            Timer::Shutdown => {}
+        }
     }
 
-    /// The routers whose Router-LSA has a host stub link to this address, ourselves included.
-    pub fn announcers(&self, prefix: Ipv4Addr) -> Vec<RouterId> {
-        Vec::new()
+    /// RFC 2328 §8.2.
+    fn receive(
+        &mut self,
+        now: Instant,
+        id: InterfaceId,
+        source: Ipv4Addr,
+        destination: Ipv4Addr,
+        payload: &[u8],
+    ) -> Result<(), (PacketDrop, String)> {
+        let plain = |reason: PacketDrop| (reason, reason.to_string());
+        if self.is_stopped() {
+            return Err(plain(PacketDrop::Stopped));
+        }
+        self.check_addresses(id, source, destination)
+            .map_err(plain)?;
+        let packet =
+            Packet::decode(payload).map_err(|error| (error.reason(), error.to_string()))?;
+        self.check_header(&packet).map_err(plain)?;
+        let router_id = packet.header.router_id;
+        match packet.body {
+            Body::Hello(hello) => self.receive_hello(now, id, source, router_id, &hello),
+            Body::DbDesc(dbdesc) => self
+                .sender(id, source, router_id)
+                .and_then(|from| self.receive_dbdesc(now, from, &dbdesc)),
+            Body::Request(keys) => self
+                .sender(id, source, router_id)
+                .and_then(|from| self.receive_request(now, from, &keys)),
+            Body::Update(lsas) => self
+                .sender(id, source, router_id)
+                .and_then(|from| self.receive_update(now, from, lsas)),
+            Body::Ack(headers) => self
+                .sender(id, source, router_id)
+                .and_then(|from| self.receive_ack(now, from, &headers)),
+        }
+        .map_err(plain)
     }
 
-    /// The counters.
-    pub fn counters(&self) -> &Counters {
-        &self.counters
+    /// The IP header's part of §8.2.
+    fn check_addresses(
+        &self,
+        id: InterfaceId,
+        source: Ipv4Addr,
+        destination: Ipv4Addr,
+    ) -> Result<(), PacketDrop> {
+        let interface = self.interfaces.get(id.0).ok_or(PacketDrop::InterfaceDown)?;
+        let link = interface.link.ok_or(PacketDrop::InterfaceDown)?;
+        if source == link.address {
+            return Err(PacketDrop::OwnPacket);
+        }
+        if destination == ALL_D_ROUTERS
+            || destination != ALL_SPF_ROUTERS && destination != link.address
+        {
+            return Err(PacketDrop::WrongDestination);
+        }
+        if interface.settings.network == NetworkType::Broadcast && !link.contains(source) {
+            return Err(PacketDrop::WrongSubnet);
+        }
+        Ok(())
     }
 
-    /// The sequence number of our Router-LSA, to be kept as the next run's hint.
-    pub fn sequence(&self) -> Option<i32> {
-        None
+    /// The OSPF header's part of §8.2.
+    fn check_header(&self, packet: &Packet) -> Result<(), PacketDrop> {
+        if packet.header.router_id == self.config.router_id {
+            return Err(PacketDrop::OwnRouterId);
+        }
+        if packet.header.router_id.0.is_unspecified() {
+            return Err(PacketDrop::ZeroRouterId);
+        }
+        if packet.header.area != self.config.area {
+            return Err(PacketDrop::WrongArea);
+        }
+        Ok(())
     }
 
-    /// The link state of an interface that is up.
-    pub fn link(&self, id: InterfaceId) -> Option<LinkState> {
-        None
+    /// The neighbour that a packet other than a Hello is from.
+    fn sender(
+        &self,
+        id: InterfaceId,
+        source: Ipv4Addr,
+        router_id: RouterId,
+    ) -> Result<NeighborId, PacketDrop> {
+        let interface = self.interfaces.get(id.0).ok_or(PacketDrop::InterfaceDown)?;
+        let key = match interface.settings.network {
+            NetworkType::PointToPoint => router_id.0,
+            NetworkType::Broadcast => source,
+        };
+        match interface.neighbors.get(&key) {
+            Some(neighbor) if neighbor.router_id == router_id => {
+                Ok(NeighborId { interface: id, key })
+            }
+            Some(_) | None => Err(PacketDrop::UnknownNeighbor),
+        }
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    fn drop_packet(
+        &mut self,
+        now: Instant,
+        interface: InterfaceId,
+        source: Ipv4Addr,
+        reason: PacketDrop,
+        detail: String,
+    ) {
+        self.counters.count_drop(reason);
+        // Loops of our own multicasts and repeated descriptions are nothing to report.
+        let is_usual = matches!(reason, PacketDrop::OwnPacket | PacketDrop::DuplicateDbDesc);
+        if is_usual || !self.is_reportable(now, interface, Drop::Packet(reason)) {
+            return;
+        }
+        self.event(if reason == PacketDrop::OwnRouterId {
+            Event::DuplicateRouterId {
+                interface,
+                address: source,
+            }
+        } else {
+            Event::PacketDropped {
+                interface,
+                source,
+                reason,
+                detail,
+            }
+        });
+    }
+
+    pub(crate) fn discard_lsa(&mut self, now: Instant, from: NeighborId, reason: LsaDrop) {
+        self.counters.count_discard(reason);
+        let is_usual = matches!(reason, LsaDrop::MinArrival | LsaDrop::Older);
+        if is_usual || !self.is_reportable(now, from.interface, Drop::Lsa(reason)) {
+            return;
+        }
+        if let Some(router_id) = self.neighbor(from).map(|neighbor| neighbor.router_id) {
+            self.event(Event::LsaDropped {
+                interface: from.interface,
+                from: router_id,
+                reason,
+            });
+        }
+    }
+
+    fn is_reportable(&mut self, now: Instant, interface: InterfaceId, drop: Drop) -> bool {
+        let last = self.reported_drops.get(&(interface, drop));
+        let due =
+            last.is_none_or(|&last| now.saturating_duration_since(last) >= DROP_EVENT_INTERVAL);
+        // An interface that does not exist has no place in the table, which stays bounded.
+        if due && interface.0 < self.interfaces.len() {
+            self.reported_drops.insert((interface, drop), now);
+        }
+        due
     }
 }

@@ -3,11 +3,13 @@
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
-use crate::config::Stub;
-use crate::counters::{LsaDrop, PacketDrop};
-use crate::ids::{InterfaceId, RouterId};
+use crate::config::{LinkState, Stub};
+use crate::counters::{Counters, LsaDrop, PacketDrop};
+use crate::ids::{InterfaceId, NeighborId, RouterId};
 use crate::neighbor::State;
-use crate::packet::RouterLink;
+use crate::packet::{LinkKind, LsType, RouterLink, RouterLsa};
+use crate::router::Router;
+use crate::timer::Timer;
 
 /// A packet to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,4 +147,100 @@ pub struct Announced {
     pub stubs: Vec<Stub>,
     /// Whether there is a Full neighbour and every one has acknowledged the instance.
     pub acknowledged: bool,
+}
+
+impl Router {
+    /// The neighbours, by interface.
+    pub fn neighbors(&self) -> impl Iterator<Item = NeighborView> + '_ {
+        let interfaces = self.interfaces.iter().enumerate();
+        interfaces.flat_map(move |(index, interface)| {
+            interface
+                .neighbors
+                .iter()
+                .filter_map(move |(&key, neighbor)| {
+                    let id = NeighborId {
+                        interface: InterfaceId(index),
+                        key,
+                    };
+                    Some(NeighborView {
+                        interface: id.interface,
+                        router_id: neighbor.router_id,
+                        address: neighbor.address,
+                        state: neighbor.state,
+                        since: neighbor.since,
+                        dead_at: self.timers.due(Timer::Inactivity(id))?,
+                        priority: neighbor.priority,
+                        is_dr: interface.elected.dr == Some(neighbor.address),
+                        is_bdr: interface.elected.bdr == Some(neighbor.address),
+                        unacknowledged: neighbor.retransmit.len(),
+                    })
+                })
+        })
+    }
+
+    /// The link-state database by type, Link State ID and advertising router.
+    pub fn lsdb(&self, now: Instant) -> impl Iterator<Item = LsaView> + '_ {
+        self.lsdb.iter().map(move |(_, entry)| {
+            let header = entry.header(now);
+            let links = if header.key.ls_type == LsType::Router {
+                // A body that cannot be read is passed on all the same; here it has no links.
+                RouterLsa::decode(entry.body()).map_or_else(|_| Vec::new(), |lsa| lsa.links)
+            } else {
+                Vec::new()
+            };
+            LsaView {
+                ls_type: header.key.ls_type.into(),
+                link_state_id: header.key.link_state_id,
+                advertising_router: header.key.advertising_router,
+                age: header.age,
+                sequence: header.sequence,
+                checksum: header.checksum,
+                length: header.length,
+                links,
+            }
+        })
+    }
+
+    /// The stubs that our Router-LSA carries, and whether the neighbours have it.
+    pub fn announced(&self) -> Announced {
+        let Some(published) = &self.own.published else {
+            return Announced::default();
+        };
+        let key = self.router_lsa_key();
+        Announced {
+            stubs: published.stubs.clone(),
+            acknowledged: self.anyone_full() && !self.is_on_a_retransmission_list(&key),
+        }
+    }
+
+    /// The routers whose Router-LSA has a host stub link to this address, ourselves included.
+    pub fn announcers(&self, prefix: Ipv4Addr) -> Vec<RouterId> {
+        let is_wanted = |link: &RouterLink| {
+            link.kind == LinkKind::Stub && link.id == prefix && link.data == Ipv4Addr::BROADCAST
+        };
+        self.lsdb
+            .iter()
+            .filter(|(key, _)| key.lsa.ls_type == LsType::Router && !self.lsdb.is_leaving(key))
+            .filter(|(_, entry)| {
+                RouterLsa::decode(entry.body()).is_ok_and(|lsa| lsa.links.iter().any(is_wanted))
+            })
+            .map(|(key, _)| key.lsa.advertising_router)
+            .collect()
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The highest sequence number that our Router-LSA is known to have had, to be kept as the
+    /// next run's hint.
+    pub fn sequence(&self) -> Option<i32> {
+        self.own.sequence
+    }
+
+    /// The link state of an interface that is up.
+    pub fn link(&self, id: InterfaceId) -> Option<LinkState> {
+        self.interfaces.get(id.0)?.link
+    }
 }

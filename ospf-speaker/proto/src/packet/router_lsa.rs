@@ -2,6 +2,12 @@
 
 use std::net::Ipv4Addr;
 
+use super::error::DecodeError;
+use super::wire::{Reader, length_field};
+
+/// The length of one metric for another type of service.
+const TOS_LEN: usize = 4;
+
 /// One link of a Router-LSA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RouterLink {
@@ -51,5 +57,53 @@ impl From<LinkKind> for u8 {
             LinkKind::Virtual => 4,
             LinkKind::Unknown(other) => other,
         }
+    }
+}
+
+/// A router's links within the area.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouterLsa {
+    /// The V, E and B bits (and H, RFC 8770).
+    pub flags: u8,
+    /// The links. Metrics for other types of service than 0 are passed over.
+    pub links: Vec<RouterLink>,
+}
+
+impl RouterLsa {
+    /// Decodes a body.
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(body);
+        let flags = reader.u8("the V, E and B bits")?;
+        reader.u8("the zero byte of a Router-LSA")?;
+        let count = reader.u16("# links")?;
+        let mut links = Vec::new();
+        for _ in 0..count {
+            let id = reader.ipv4("Link ID")?;
+            let data = reader.ipv4("Link Data")?;
+            let kind = reader.u8("link type")?.into();
+            let tos_count = reader.u8("# TOS")?;
+            let metric = reader.u16("metric")?;
+            reader.slice(usize::from(tos_count) * TOS_LEN, "TOS metrics")?;
+            links.push(RouterLink {
+                kind,
+                id,
+                data,
+                metric,
+            });
+        }
+        Ok(Self { flags, links })
+    }
+
+    /// Encodes the body.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut body = vec![self.flags, 0];
+        body.extend(length_field(self.links.len()).to_be_bytes());
+        for link in &self.links {
+            body.extend(link.id.octets());
+            body.extend(link.data.octets());
+            body.extend([link.kind.into(), 0]);
+            body.extend(link.metric.to_be_bytes());
+        }
+        body
     }
 }

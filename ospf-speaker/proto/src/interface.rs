@@ -1,0 +1,215 @@
+//! An interface (RFC 2328 §9): Down, Point-to-Point or DROther, since priority 0 waits for
+//! nobody and is elected for nothing.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use crate::config::{InterfaceConfig, LinkState, NetworkType};
+use crate::election;
+use crate::ids::{InterfaceId, NeighborId};
+use crate::lsdb::DbKey;
+use crate::neighbor::{Neighbor, NeighborEvent, State};
+use crate::packet::{ALL_D_ROUTERS, ALL_SPF_ROUTERS, HEADER_LEN, LsaHeader};
+use crate::router::Router;
+use crate::timer::Timer;
+use crate::view::Event;
+
+/// The length of an IP header without options, which the link's MTU includes.
+const IP_HEADER_LEN: usize = 20;
+
+/// An interface and the neighbours on it.
+#[derive(Debug)]
+pub(crate) struct Interface {
+    pub(crate) settings: InterfaceConfig,
+    /// The link's state; nothing while the interface is Down.
+    pub(crate) link: Option<LinkState>,
+    pub(crate) neighbors: BTreeMap<Ipv4Addr, Neighbor>,
+    /// The segment's Designated Router and its Backup (§9.4).
+    pub(crate) elected: election::Elected,
+    /// Acknowledgements that wait for company (§13.5).
+    pub(crate) delayed_acks: Vec<LsaHeader>,
+    /// What is to be flooded out of the interface at the end of the present input.
+    pub(crate) floods: Vec<DbKey>,
+}
+
+impl Interface {
+    pub(crate) fn new(settings: InterfaceConfig) -> Self {
+        Self {
+            settings,
+            link: None,
+            neighbors: BTreeMap::new(),
+            elected: election::Elected::default(),
+            delayed_acks: Vec::new(),
+            floods: Vec::new(),
+        }
+    }
+
+    /// The most neighbours that are kept. A segment has two switches and some directors; a
+    /// point-to-point link has one neighbour, and a second while it changes its router id.
+    pub(crate) fn max_neighbors(&self) -> usize {
+        match self.settings.network {
+            NetworkType::PointToPoint => 4,
+            NetworkType::Broadcast => 64,
+        }
+    }
+
+    /// Where LSAs are flooded and delayed acknowledgements are sent to (§8.1, §13.3 step 5).
+    pub(crate) fn flood_destination(&self) -> Ipv4Addr {
+        match self.settings.network {
+            NetworkType::PointToPoint => ALL_SPF_ROUTERS,
+            NetworkType::Broadcast => ALL_D_ROUTERS,
+        }
+    }
+
+    /// Where packets for one neighbour are sent to (§8.1).
+    pub(crate) fn direct_destination(&self, neighbor: &Neighbor) -> Ipv4Addr {
+        match self.settings.network {
+            NetworkType::PointToPoint => ALL_SPF_ROUTERS,
+            NetworkType::Broadcast => neighbor.address,
+        }
+    }
+
+    /// The bytes that a packet may have after the OSPF header without being fragmented.
+    pub(crate) fn body_capacity(&self) -> usize {
+        let mtu = self.link.map_or(0, |link| usize::from(link.mtu));
+        mtu.saturating_sub(IP_HEADER_LEN + HEADER_LEN)
+    }
+
+    /// Whether there should be an adjacency with a neighbour (§10.4).
+    pub(crate) fn is_adjacent_to(&self, neighbor: &Neighbor) -> bool {
+        match self.settings.network {
+            NetworkType::PointToPoint => true,
+            NetworkType::Broadcast => self.elected.includes(neighbor.address),
+        }
+    }
+
+    /// The neighbour that is the Designated Router, when fully adjacent (§12.4.1.2).
+    pub(crate) fn full_dr(&self) -> Option<&Neighbor> {
+        let dr = self.elected.dr?;
+        self.neighbors
+            .get(&dr)
+            .filter(|neighbor| neighbor.state == State::Full)
+    }
+}
+
+impl Router {
+    /// The events InterfaceUp and InterfaceDown (§9.2), the latter for a change of address too.
+    pub(crate) fn change_link(&mut self, now: Instant, id: InterfaceId, link: Option<LinkState>) {
+        let Some(interface) = self.interfaces.get_mut(id.0) else {
+            return;
+        };
+        let before = interface.link;
+        if before == link {
+            return;
+        }
+        if let (Some(old), Some(new)) = (before, link)
+            && (LinkState {
+                mtu: new.mtu,
+                ..old
+            }) == new
+        {
+            interface.link = link;
+            return;
+        }
+        if before.is_some() {
+            self.interface_down(now, id);
+        }
+        if let Some(interface) = self.interfaces.get_mut(id.0)
+            && link.is_some()
+        {
+            interface.link = link;
+            self.send_hello(id);
+            self.schedule_hello(now, id);
+        }
+        self.originate(now);
+    }
+
+    /// The network changed under an interface: all adjacencies on it end (§9.3).
+    pub(crate) fn interface_down(&mut self, now: Instant, id: InterfaceId) {
+        for neighbor in self.neighbors_of(id) {
+            self.neighbor_event(now, neighbor, NeighborEvent::LlDown);
+        }
+        self.timers.clear(Timer::Hello(id));
+        self.timers.clear(Timer::DelayedAck(id));
+        for key in self.lsdb.of_link(id) {
+            self.forget_lsa(&key);
+        }
+        if let Some(interface) = self.interfaces.get_mut(id.0) {
+            interface.link = None;
+            interface.elected = election::Elected::default();
+            interface.delayed_acks.clear();
+            interface.floods.clear();
+        }
+    }
+
+    /// The event NeighborChange (§9.2): elects anew and asks every neighbour's adjacency again.
+    pub(crate) fn neighbor_change(&mut self, now: Instant, id: InterfaceId) {
+        let Some(interface) = self.interfaces.get_mut(id.0) else {
+            return;
+        };
+        if interface.settings.network == NetworkType::PointToPoint {
+            return;
+        }
+        let candidates: Vec<election::Candidate> = interface
+            .neighbors
+            .values()
+            .filter(|neighbor| neighbor.state >= State::TwoWay)
+            .map(election::Candidate::from)
+            .collect();
+        let elected = election::elect(&candidates);
+        if elected == interface.elected {
+            return;
+        }
+        interface.elected = elected;
+        self.event(Event::DesignatedRouter {
+            interface: id,
+            dr: elected.dr,
+            bdr: elected.bdr,
+        });
+        for neighbor in self.neighbors_of(id) {
+            let adjacent = self.should_be_adjacent(neighbor);
+            self.neighbor_event(now, neighbor, NeighborEvent::AdjOk { adjacent });
+        }
+        // A neighbour that stayed Full may have become the Designated Router or ceased to be.
+        self.originate(now);
+    }
+
+    pub(crate) fn should_be_adjacent(&self, id: NeighborId) -> bool {
+        self.interfaces
+            .get(id.interface.0)
+            .is_some_and(|interface| {
+                interface
+                    .neighbors
+                    .get(&id.key)
+                    .is_some_and(|neighbor| interface.is_adjacent_to(neighbor))
+            })
+    }
+
+    pub(crate) fn schedule_hello(&mut self, now: Instant, id: InterfaceId) {
+        if let Some(interface) = self.interfaces.get(id.0) {
+            let interval = Duration::from_secs(interface.settings.hello_interval.into());
+            self.timers.set(Timer::Hello(id), now + interval);
+        }
+    }
+
+    /// The neighbours of an interface, to walk over while they change.
+    pub(crate) fn neighbors_of(&self, id: InterfaceId) -> Vec<NeighborId> {
+        self.interfaces
+            .get(id.0)
+            .map_or_else(Vec::new, |interface| {
+                interface
+                    .neighbors
+                    .keys()
+                    .map(|&key| NeighborId { interface: id, key })
+                    .collect()
+            })
+    }
+
+    /// All neighbours, to walk over while they change.
+    pub(crate) fn all_neighbors(&self) -> Vec<NeighborId> {
+        (0..self.interfaces.len())
+            .flat_map(|index| self.neighbors_of(InterfaceId(index)))
+            .collect()
+    }
+}

@@ -1,0 +1,98 @@
+//! The planned stop: withdraw, be acknowledged, flush, say good-bye.
+//!
+//! The stubs go first and alone, so that the neighbours stop sending new flows here while the
+//! adjacencies (and with them the dataplane) still stand. Then the Router-LSA is flushed (RFC
+//! 2328 §14.1) and a Hello that lists nobody ends the adjacencies at once instead of after
+//! RouterDeadInterval. Every wait is bounded.
+
+use std::time::{Duration, Instant};
+
+use crate::ids::InterfaceId;
+use crate::router::Router;
+use crate::timer::Timer;
+use crate::view::Event;
+
+/// How long acknowledgements are waited for. A delayed one comes within a second or two, and
+/// what is sent again after RxmtInterval is acknowledged directly.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How far the planned stop has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The Router-LSA without stubs leaves and is acknowledged, or the time is over.
+    Withdrawing {
+        until: Instant,
+    },
+    /// MinLSArrival passes, so that the flush is not dropped.
+    Settling,
+    /// The flush is acknowledged, or the time is over.
+    Flushing {
+        until: Instant,
+    },
+    Stopped,
+}
+
+impl Router {
+    pub(crate) fn begin_shutdown(&mut self, now: Instant) {
+        if self.stopping.is_some() {
+            return;
+        }
+        self.stubs.clear();
+        self.originate(now);
+        let until = self.next_departure(now).max(now) + PATIENCE;
+        self.stopping = Some(Stage::Withdrawing { until });
+        self.timers.set(Timer::Shutdown, until);
+    }
+
+    /// Whether new instances of our Router-LSA may still leave.
+    pub(crate) fn may_originate(&self) -> bool {
+        match self.stopping {
+            None | Some(Stage::Withdrawing { .. }) => true,
+            Some(Stage::Settling | Stage::Flushing { .. } | Stage::Stopped) => false,
+        }
+    }
+
+    /// Takes the planned stop, if there is one, as far as it can go now.
+    pub(crate) fn continue_shutdown(&mut self, now: Instant) {
+        let key = self.router_lsa_key();
+        let nobody_listens = !self.anyone_full();
+        let acknowledged = !self.is_on_a_retransmission_list(&key);
+        if let Some(Stage::Withdrawing { until }) = self.stopping {
+            let left = self.timers.due(Timer::Originate).is_none();
+            if nobody_listens || left && acknowledged || now >= until {
+                self.timers.clear(Timer::Originate);
+                self.timers.clear(Timer::Refresh);
+                self.stopping = Some(Stage::Settling);
+                self.timers.set(Timer::Shutdown, self.next_departure(now));
+            }
+        }
+        if self.stopping == Some(Stage::Settling)
+            && (nobody_listens || self.next_departure(now) <= now)
+        {
+            let until = now + PATIENCE;
+            self.stopping = Some(Stage::Flushing { until });
+            self.timers.set(Timer::Shutdown, until);
+            self.flush(now, key);
+        }
+        if let Some(Stage::Flushing { until }) = self.stopping {
+            let acknowledged = !self.is_on_a_retransmission_list(&key);
+            if nobody_listens || acknowledged || now >= until {
+                self.say_good_bye(now);
+            }
+        }
+    }
+
+    fn say_good_bye(&mut self, now: Instant) {
+        // What waits to be flooded or acknowledged goes before the adjacency does.
+        self.flush_floods(now);
+        self.stopping = Some(Stage::Stopped);
+        for index in 0..self.interfaces.len() {
+            let id = InterfaceId(index);
+            self.send_delayed_acknowledgements(id);
+            self.send_hello_listing(id, Vec::new());
+            self.interface_down(now, id);
+        }
+        self.timers.clear_all();
+        self.event(Event::Stopped);
+    }
+}
