@@ -1,40 +1,115 @@
 //! What the API and the pages are built on: the controller as its callers see it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderValue};
 use isopath_api::ids::{ClusterName, DirectorName};
 use isopath_api::view::{ClusterView, DrainRequest, OperationView};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::Session;
+use crate::auth::{self, Login, Session};
+use crate::clock::Clock;
+use crate::control::operation::Kind;
+use crate::control::state::World;
+use crate::control::{self, Change, Control};
 use crate::error::Error;
+use crate::store::Store;
+use crate::store::tokens::{self, TokenRow};
+use crate::view;
 
 /// The controller. A clone is cheap and is the same controller.
 #[derive(Debug, Clone)]
-pub struct App {}
+pub struct App {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    clock: Clock,
+    control: Control,
+    login: Login,
+    shutdown: CancellationToken,
+}
 
 impl App {
+    /// Starts the controller on a database. The task that comes with it owns the state and
+    /// ends with `shutdown`; it never ends before.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn start(
+        store: Store,
+        clock: Clock,
+        shutdown: CancellationToken,
+    ) -> Result<(Self, JoinHandle<()>), Error> {
+        let (control, task) =
+            control::start(store.clone(), clock.clone(), shutdown.clone()).await?;
+        let inner = Inner {
+            store,
+            clock,
+            control,
+            login: Login::default(),
+            shutdown,
+        };
+        Ok((
+            Self {
+                inner: Arc::new(inner),
+            },
+            task,
+        ))
+    }
+
+    /// The way to the task that owns the state.
+    pub(crate) fn control(&self) -> &Control {
+        &self.inner.control
+    }
+
+    /// The database.
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// The clock.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    /// What is known now.
+    pub(crate) fn world(&self) -> Arc<World> {
+        self.inner.control.world()
+    }
+
+    /// The token of a hash, looked up each time so that a revoked one is refused at once.
+    pub(crate) async fn token(&self, hash: &str) -> Result<Option<TokenRow>, Error> {
+        let mut reader = self.inner.store.read().await?;
+        Ok(tokens::find(&mut reader, hash).await?)
+    }
+
     /// The clusters' names, in their order.
     pub fn clusters(&self) -> Vec<ClusterName> {
-        unimplemented!()
+        self.world().clusters.keys().cloned().collect()
     }
 
     /// A cluster as of now; nothing when there is no such cluster.
     pub fn cluster_view(&self, cluster: &ClusterName) -> Option<ClusterView> {
-        unimplemented!("{cluster}")
+        let world = self.world();
+        let state = world.clusters.get(cluster)?;
+        Some(view::build(state, self.inner.clock.now(), world.started))
     }
 
     /// Changes its number whenever any cluster's view may have changed. A reader that is slow
     /// sees only the last number, and never waits for the ones before.
     pub fn changes(&self) -> watch::Receiver<u64> {
-        unimplemented!()
+        self.inner.control.version()
     }
 
     /// Ends when the server stops: streams to browsers and agents must end with it.
     pub fn shutdown(&self) -> CancellationToken {
-        unimplemented!()
+        self.inner.shutdown.clone()
     }
 
     /// Takes a director out of service on `actor`'s word.
@@ -49,7 +124,26 @@ impl App {
         request: DrainRequest,
         actor: &str,
     ) -> Result<OperationView, Error> {
-        unimplemented!("{cluster} {director} {request:?} {actor}")
+        self.change(Kind::Drain, cluster, director, request, actor)
+            .await
+    }
+
+    async fn change(
+        &self,
+        kind: Kind,
+        cluster: &ClusterName,
+        director: &DirectorName,
+        request: DrainRequest,
+        actor: &str,
+    ) -> Result<OperationView, Error> {
+        let change = Change {
+            kind,
+            cluster: cluster.clone(),
+            director: director.clone(),
+            request,
+            actor: actor.to_owned(),
+        };
+        self.inner.control.change(change).await
     }
 
     /// Puts a director back into service on `actor`'s word; ends a drain that is under way.
@@ -63,7 +157,8 @@ impl App {
         request: DrainRequest,
         actor: &str,
     ) -> Result<OperationView, Error> {
-        unimplemented!("{cluster} {director} {request:?} {actor}")
+        self.change(Kind::Undrain, cluster, director, request, actor)
+            .await
     }
 
     /// Signs someone in: the value of the answer's `Set-Cookie`. Refuses a form that another
@@ -79,7 +174,11 @@ impl App {
         user: &str,
         password: &str,
     ) -> Result<HeaderValue, Error> {
-        unimplemented!("{headers:?} {peer} {user} {password}")
+        let now = self.inner.clock.now();
+        self.inner
+            .login
+            .login(&self.inner.store, now, (headers, peer), (user, password))
+            .await
     }
 
     /// Signs out whoever the cookie names: the value of the answer's `Set-Cookie`.
@@ -87,7 +186,7 @@ impl App {
     /// # Errors
     /// [`Error::Storage`].
     pub async fn logout(&self, headers: &HeaderMap) -> Result<HeaderValue, Error> {
-        unimplemented!("{headers:?}")
+        auth::end_session(&self.inner.store, headers).await
     }
 
     /// Who is signed in by the request's cookie; nobody when it is absent, unknown or too old.
@@ -95,7 +194,8 @@ impl App {
     /// # Errors
     /// [`Error::Storage`].
     pub async fn session(&self, headers: &HeaderMap) -> Result<Option<Session>, Error> {
-        unimplemented!("{headers:?}")
+        let now = self.inner.clock.now().wall;
+        auth::find_session(&self.inner.store, headers, now).await
     }
 
     /// Refuses a posted form that another site sent or that lacks the session's token.
@@ -108,7 +208,7 @@ impl App {
         session: &Session,
         token: &str,
     ) -> Result<(), Error> {
-        unimplemented!("{headers:?} {session:?} {token}")
+        auth::check_form(headers, session, token)
     }
 }
 

@@ -31,11 +31,8 @@ pub enum Error {
         faults: Vec<Fault>,
     },
     /// The body is larger than the resource takes.
-    #[error("the body is larger than {limit} bytes")]
-    TooLarge {
-        /// The limit in bytes.
-        limit: usize,
-    },
+    #[error("the body is larger than this resource takes")]
+    TooLarge,
     /// The body is not of the type the resource takes.
     #[error("expected content of type {expected}")]
     MediaType {
@@ -113,7 +110,7 @@ impl Error {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BadRequest { .. } => StatusCode::BAD_REQUEST,
             Self::Invalid { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::MediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Conflict { .. } | Self::Guard { .. } => StatusCode::CONFLICT,
             Self::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
@@ -131,7 +128,7 @@ impl Error {
             Self::MethodNotAllowed => ("method-not-allowed", "Not a method of this resource"),
             Self::BadRequest { .. } => ("bad-request", "Request not understood"),
             Self::Invalid { .. } => ("invalid", "Body refused"),
-            Self::TooLarge { .. } => ("too-large", "Body too large"),
+            Self::TooLarge => ("too-large", "Body too large"),
             Self::MediaType { .. } => ("media-type", "Wrong type of content"),
             Self::Conflict { .. } => ("conflict", "Contradicts the present state"),
             Self::Guard { .. } => ("guard-refused", "Refused by a guard"),

@@ -8,5 +8,15 @@
 pub mod app;
 pub mod auth;
 pub mod clock;
+pub mod commands;
+pub mod control;
 pub mod error;
+pub mod guards;
+pub mod metrics;
 mod pages;
+pub mod rest;
+pub mod settings;
+pub mod store;
+pub mod view;
+
+pub use rest::router;

@@ -1,0 +1,33 @@
+//! What is wanted of one director, derived from its cluster's declaration.
+
+use isopath_api::declare::{Declaration, DirectorSpec};
+use isopath_api::desired::Desired;
+use isopath_api::ids::DirectorName;
+
+use super::state::{ClusterState, DirectorState};
+
+/// The desired state of a declared director.
+pub(super) fn derive(
+    cluster: &ClusterState,
+    name: &DirectorName,
+    director: &DirectorState,
+) -> Desired {
+    Desired {
+        epoch: cluster.epoch.clone(),
+        generation: director.generation,
+        revision: director.desired_revision,
+        cluster: cluster.name.clone(),
+        director: name.clone(),
+        router_id: director.router_id,
+        admin_state: director.admin_state,
+        admin_reason: director.admin_reason.clone(),
+        vip: cluster.declaration.vip.clone(),
+        service: cluster.declaration.service.clone(),
+    }
+}
+
+/// Whether two declarations want the same of a director: everything in [`derive`] that a
+/// declaration decides.
+pub(super) fn same_for(director: &DirectorSpec, old: &Declaration, new: &Declaration) -> bool {
+    old.director.contains(director) && old.vip == new.vip && old.service == new.service
+}

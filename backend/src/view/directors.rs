@@ -1,0 +1,255 @@
+//! The state of each director, and why.
+
+use std::collections::BTreeSet;
+
+use isopath_api::declare::DirectorSpec;
+use isopath_api::desired::AdminState;
+use isopath_api::ids::{DirectorName, NeighborState};
+use isopath_api::observed::Observed;
+use isopath_api::reason::Reason;
+use isopath_api::view::{DirectorView, DirectorVipView, State};
+
+use super::{Facts, list};
+use crate::control::state::{DirectorState, Liveness, announces, is_connected};
+
+/// A director's state, and whether all that is wrong with it is a VIP it rightly withholds.
+struct Assessed {
+    state: State,
+    why: String,
+    withholds: bool,
+}
+
+impl Assessed {
+    fn new(state: State, why: impl Into<String>) -> Self {
+        Self {
+            state,
+            why: why.into(),
+            withholds: false,
+        }
+    }
+}
+
+/// The directors in their declared order, and those of them that are Degraded for no reason
+/// but a VIP that they rightly withhold.
+pub(super) fn views(facts: &Facts<'_>) -> (Vec<DirectorView>, BTreeSet<DirectorName>) {
+    let mut views = Vec::new();
+    let mut withholding = BTreeSet::new();
+    for spec in &facts.cluster.declaration.director {
+        let Some(director) = facts.cluster.directors.get(&spec.name) else {
+            continue;
+        };
+        let assessed = assess(facts, spec, director);
+        if assessed.withholds {
+            withholding.insert(spec.name.clone());
+        }
+        views.push(view(facts, spec, director, assessed));
+    }
+    (views, withholding)
+}
+
+fn view(
+    facts: &Facts<'_>,
+    spec: &DirectorSpec,
+    director: &DirectorState,
+    assessed: Assessed,
+) -> DirectorView {
+    let Assessed { state, why, .. } = assessed;
+    let observed = director.report.as_ref().map(|report| &*report.observed);
+    let services = observed.map_or(&[][..], |observed| &observed.services);
+    let servers = services.iter().flat_map(|service| &service.real_servers);
+    let stats = services.iter().filter_map(|service| service.stats);
+    DirectorView {
+        name: spec.name.clone(),
+        router_id: director.router_id,
+        state,
+        why,
+        admin_state: director.admin_state,
+        admin_reason: director.admin_reason.clone(),
+        version: observed.map(|observed| observed.version.clone()),
+        last_report: director.report.as_ref().map(|report| report.received.wall),
+        generation: director.generation,
+        acknowledged_generation: director.acknowledged(&facts.cluster.epoch),
+        neighbors: observed
+            .and_then(|observed| observed.speaker.as_ref())
+            .map(|speaker| speaker.neighbors.clone())
+            .unwrap_or_default(),
+        vips: observed
+            .map(|observed| vips(facts, observed))
+            .unwrap_or_default(),
+        active: servers.map(|server| u64::from(server.active)).sum(),
+        connections_per_second: stats.map(|stats| stats.connections_per_second).sum(),
+    }
+}
+
+/// The declared VIPs, then those that the director knows of besides.
+fn vips(facts: &Facts<'_>, observed: &Observed) -> Vec<DirectorVipView> {
+    let declared = facts.cluster.declaration.vip.iter().map(|vip| vip.address);
+    let is_declared = |vip| declared.clone().any(|declared| declared == vip);
+    let others = observed
+        .vips
+        .iter()
+        .map(|vip| vip.vip)
+        .filter(|vip| !is_declared(*vip));
+    declared
+        .clone()
+        .chain(others)
+        .map(|vip| {
+            let decision = observed.vips.iter().find(|decision| decision.vip == vip);
+            let reason = decision.map_or(Reason::NotWanted, |decision| decision.reason.clone());
+            DirectorVipView {
+                vip,
+                cost: decision.and_then(|decision| decision.cost),
+                in_lsdb: announces(observed, vip),
+                reason_text: reason.to_string(),
+                reason,
+                since: decision.map_or(observed.at, |decision| decision.since),
+            }
+        })
+        .collect()
+}
+
+/// The state of a director in one word, and why.
+fn assess(facts: &Facts<'_>, spec: &DirectorSpec, director: &DirectorState) -> Assessed {
+    match director.admin_state {
+        AdminState::Draining => {
+            let operation = facts.cluster.open_operation(&spec.name);
+            let detail = operation.map(|operation| operation.detail.clone());
+            Assessed::new(
+                State::Draining,
+                detail.unwrap_or_else(|| "draining".to_owned()),
+            )
+        }
+        AdminState::Drained => drained(facts, director),
+        AdminState::Active => match director.fresh(facts.now) {
+            Some(observed) => serving(facts, director, observed),
+            None => silent(facts, director),
+        },
+    }
+}
+
+fn drained(facts: &Facts<'_>, director: &DirectorState) -> Assessed {
+    let by = match director.admin_reason.as_str() {
+        "" => "drained".to_owned(),
+        reason => format!("drained: {reason}"),
+    };
+    match (facts.lsdb, facts.listed(director.router_id)) {
+        (Some(lsdb), Some(vip)) => Assessed::new(
+            State::Degraded,
+            format!("{by}; but the LSDB of {} still lists it for {vip}", lsdb.of),
+        ),
+        (Some(_), None) => Assessed::new(State::Safe, by),
+        (None, _) => match director.fresh(facts.now).and_then(|o| o.speaker.as_ref()) {
+            Some(speaker) if speaker.announced.is_empty() => Assessed::new(State::Safe, by),
+            Some(_) => Assessed::new(
+                State::Degraded,
+                format!("{by}; but it says it still announces"),
+            ),
+            None => Assessed::new(
+                State::Unknown,
+                format!("{by}; nobody can tell whether it announces"),
+            ),
+        },
+    }
+}
+
+/// An active director whose last report is too old, or that was never heard.
+fn silent(facts: &Facts<'_>, director: &DirectorState) -> Assessed {
+    let silence = match director.liveness(facts.now, facts.started) {
+        Liveness::NotYetHeard => {
+            return Assessed::new(State::Unknown, "not heard since the controller started");
+        }
+        Liveness::Stale(silent) => format!("its agent is silent for {} s", silent.as_secs()),
+        Liveness::Lost(silent) => format!("its agent is lost, silent for {} s", silent.as_secs()),
+        Liveness::NeverHeard | Liveness::Fresh => {
+            "its agent was never heard since the controller started".to_owned()
+        }
+    };
+    evidence(facts, director, &silence)
+}
+
+/// The state of a director that cannot speak for itself, by what others' LSDB says.
+fn evidence(facts: &Facts<'_>, director: &DirectorState, trouble: &str) -> Assessed {
+    match (facts.lsdb, facts.listed(director.router_id)) {
+        (Some(lsdb), Some(vip)) => Assessed::new(
+            State::Degraded,
+            format!(
+                "{trouble}; it still announces {vip} by the LSDB of {}",
+                lsdb.of
+            ),
+        ),
+        (Some(lsdb), None) => Assessed::new(
+            State::Down,
+            format!("{trouble}; it announces nothing by the LSDB of {}", lsdb.of),
+        ),
+        (None, _) => Assessed::new(
+            State::Unknown,
+            format!("{trouble}; no other director can tell whether it announces"),
+        ),
+    }
+}
+
+/// An active director whose report is fresh.
+fn serving(facts: &Facts<'_>, director: &DirectorState, observed: &Observed) -> Assessed {
+    let Some(speaker) = &observed.speaker else {
+        return evidence(facts, director, "its agent cannot reach its speaker");
+    };
+    if !is_connected(observed) {
+        let states = speaker
+            .neighbors
+            .iter()
+            .map(|n| format!("{} on {} is {}", n.router_id, n.interface, n.state));
+        let states = match list(states) {
+            none if none.is_empty() => "none is seen".to_owned(),
+            states => states,
+        };
+        return Assessed::new(State::Down, format!("no OSPF neighbour is Full: {states}"));
+    }
+    let degraded = |why: String| Assessed::new(State::Degraded, why);
+    let withheld = vips(facts, observed)
+        .into_iter()
+        .find(|vip| !vip.in_lsdb && vip.reason != Reason::NotWanted);
+    if let Some(failure) = observed.dataplane.failures.first() {
+        return degraded(format!("data plane: {failure}"));
+    }
+    if let Some(vip) = withheld {
+        return match vip.cost {
+            Some(_) => degraded(format!("{} is not in its LSDB yet", vip.vip)),
+            None => Assessed {
+                withholds: true,
+                ..degraded(format!("{} is withdrawn: {}", vip.vip, vip.reason_text))
+            },
+        };
+    }
+    if let Some(problem) = observed
+        .controller
+        .as_ref()
+        .and_then(|link| link.problem.as_ref())
+    {
+        return degraded(format!("its agent says: {problem}"));
+    }
+    if director.acknowledged(&facts.cluster.epoch).is_none() {
+        return degraded("it follows no desired state of this controller".to_owned());
+    }
+    if let Some(vip) = vips(facts, observed).into_iter().find(|vip| !vip.in_lsdb) {
+        return degraded(format!("it does not know of {} yet", vip.vip));
+    }
+    // Two routers of priority 0 on a broadcast network rightly stay at 2-Way.
+    let stuck = speaker
+        .neighbors
+        .iter()
+        .find(|n| !matches!(n.state, NeighborState::Full | NeighborState::TwoWay));
+    if let Some(neighbor) = stuck {
+        return degraded(format!(
+            "OSPF neighbour {} on {} is {}",
+            neighbor.router_id, neighbor.interface, neighbor.state
+        ));
+    }
+    Assessed::new(
+        State::Up,
+        match facts.cluster.declaration.vip.len() {
+            0 => "no VIPs are declared".to_owned(),
+            1 => "announces the VIP".to_owned(),
+            count => format!("announces all {count} VIPs"),
+        },
+    )
+}

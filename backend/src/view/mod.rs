@@ -1,0 +1,193 @@
+//! What is shown of a cluster, computed purely from what is declared and reported.
+
+mod directors;
+mod problems;
+mod services;
+mod vips;
+
+use isopath_api::ids::{DirectorName, NeighborState, RouterId, Vip};
+use isopath_api::observed::Observed;
+use isopath_api::view::{ClusterSummary, ClusterView, State, SwitchView};
+
+pub(crate) use services::last_check_in_words;
+
+use crate::clock::Moment;
+use crate::control::operation::Operation;
+use crate::control::state::{ClusterState, is_connected, lsdb_announcers};
+
+/// What `GET /api/v1/clusters/{c}` answers as of `now`, of a controller that started at
+/// `started`.
+pub fn build(cluster: &ClusterState, now: Moment, started: Moment) -> ClusterView {
+    let facts = Facts {
+        cluster,
+        now,
+        started,
+        lsdb: freshest_lsdb(cluster, now),
+    };
+    let (directors, withholding) = directors::views(&facts);
+    let vips = vips::views(&facts);
+    let services = services::views(&facts);
+    let problems = problems::find(&facts, (&directors, &withholding), &vips, &services);
+    let state = if vips.iter().any(|vip| vip.state == State::Down) {
+        State::Down
+    } else if !directors.is_empty() && directors.iter().all(|d| d.state == State::Unknown) {
+        State::Unknown
+    } else if problems.is_empty() {
+        State::Up
+    } else {
+        State::Degraded
+    };
+    let verdict = problems::verdict(&directors, &vips, &problems);
+    ClusterView {
+        schema: "isopath.cluster/1".to_owned(),
+        name: cluster.name.clone(),
+        revision: cluster.revision,
+        as_of: now.wall,
+        state,
+        verdict,
+        problems,
+        switches: switches(&facts),
+        directors,
+        vips,
+        services,
+        operations: cluster.operations.iter().map(Operation::view).collect(),
+        events: cluster.events.iter().cloned().collect(),
+    }
+}
+
+/// A line of the list of clusters.
+pub fn summary(view: &ClusterView) -> ClusterSummary {
+    ClusterSummary {
+        name: view.name.clone(),
+        revision: view.revision,
+        state: view.state,
+        verdict: view.verdict.clone(),
+        problems: view.problems.len(),
+        directors: view.directors.len(),
+        directors_up: view
+            .directors
+            .iter()
+            .filter(|d| d.state == State::Up)
+            .count(),
+        vips: view.vips.len(),
+    }
+}
+
+/// All that a view is computed from.
+struct Facts<'a> {
+    cluster: &'a ClusterState,
+    now: Moment,
+    started: Moment,
+    /// The link-state database that is believed, if there is any.
+    lsdb: Option<Lsdb<'a>>,
+}
+
+/// A link-state database by the report of one director.
+#[derive(Clone, Copy)]
+struct Lsdb<'a> {
+    /// Whose it is.
+    of: &'a DirectorName,
+    observed: &'a Observed,
+}
+
+impl Lsdb<'_> {
+    fn announcers(&self, vip: Vip) -> &[RouterId] {
+        lsdb_announcers(self.observed, vip)
+    }
+}
+
+impl Facts<'_> {
+    /// The first declared VIP that the LSDB lists a router for.
+    fn listed(&self, router_id: RouterId) -> Option<Vip> {
+        let lsdb = self.lsdb?;
+        let vips = self.cluster.declaration.vip.iter().map(|vip| vip.address);
+        vips.into_iter()
+            .find(|vip| lsdb.announcers(*vip).contains(&router_id))
+    }
+}
+
+/// The LSDB reported last by a director that is Full with a neighbour: one that is not knows
+/// nothing of the others.
+fn freshest_lsdb(cluster: &ClusterState, now: Moment) -> Option<Lsdb<'_>> {
+    cluster
+        .directors
+        .iter()
+        .filter_map(|(name, director)| {
+            let observed = director.fresh(now).filter(|report| is_connected(report))?;
+            Some((
+                director.report.as_ref()?.received.instant,
+                Lsdb { of: name, observed },
+            ))
+        })
+        .max_by_key(|(received, _)| *received)
+        .map(|(_, lsdb)| lsdb)
+}
+
+/// The routers that directors are neighbours of, but for the directors themselves.
+fn switches(facts: &Facts<'_>) -> Vec<SwitchView> {
+    let declaration = &facts.cluster.declaration;
+    let mut switches: Vec<SwitchView> = declaration
+        .switch
+        .iter()
+        .map(|switch| SwitchView {
+            router_id: switch.router_id,
+            name: Some(switch.name.clone()),
+            full: Vec::new(),
+            not_full: Vec::new(),
+        })
+        .collect();
+    for spec in &declaration.director {
+        let director = facts.cluster.directors.get(&spec.name);
+        let Some(speaker) = director
+            .and_then(|director| director.fresh(facts.now))
+            .and_then(|observed| observed.speaker.as_ref())
+        else {
+            continue;
+        };
+        for neighbor in &speaker.neighbors {
+            if facts.cluster.director_of(neighbor.router_id).is_some() {
+                continue;
+            }
+            let known = switches
+                .iter()
+                .position(|s| s.router_id == neighbor.router_id);
+            let index = known.unwrap_or_else(|| {
+                switches.push(SwitchView {
+                    router_id: neighbor.router_id,
+                    name: None,
+                    full: Vec::new(),
+                    not_full: Vec::new(),
+                });
+                switches.len() - 1
+            });
+            let switch = &mut switches[index];
+            let list = match neighbor.state {
+                NeighborState::Full => &mut switch.full,
+                NeighborState::Down
+                | NeighborState::Attempt
+                | NeighborState::Init
+                | NeighborState::TwoWay
+                | NeighborState::ExStart
+                | NeighborState::Exchange
+                | NeighborState::Loading => &mut switch.not_full,
+            };
+            if !list.contains(&spec.name) {
+                list.push(spec.name.clone());
+            }
+        }
+    }
+    for switch in &mut switches {
+        // Full over one of two links is Full.
+        switch.not_full.retain(|name| !switch.full.contains(name));
+    }
+    switches
+}
+
+/// Names joined by commas.
+fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    items.join(", ")
+}
+
+#[cfg(test)]
+mod tests;

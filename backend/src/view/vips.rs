@@ -1,0 +1,52 @@
+//! Where each VIP is announced, and where it should be.
+
+use isopath_api::desired::AdminState;
+use isopath_api::ids::DirectorName;
+use isopath_api::view::{State, VipView};
+
+use super::Facts;
+
+pub(super) fn views(facts: &Facts<'_>) -> Vec<VipView> {
+    let cluster = facts.cluster;
+    let names = || cluster.declaration.director.iter().map(|spec| &spec.name);
+    let wanted: Vec<DirectorName> = names()
+        .filter(|name| {
+            let director = cluster.directors.get(*name);
+            director.is_some_and(|director| director.admin_state == AdminState::Active)
+        })
+        .cloned()
+        .collect();
+    cluster
+        .declaration
+        .vip
+        .iter()
+        .map(|vip| {
+            let routers = facts.lsdb.as_ref().map(|lsdb| lsdb.announcers(vip.address));
+            let listed = routers.unwrap_or_default();
+            let is_listed = |name: &DirectorName| {
+                let director = cluster.directors.get(name);
+                director.is_some_and(|director| listed.contains(&director.router_id))
+            };
+            let real: Vec<DirectorName> = names().filter(|name| is_listed(name)).cloned().collect();
+            let foreign: Vec<_> = listed
+                .iter()
+                .copied()
+                .filter(|router_id| cluster.director_of(*router_id).is_none())
+                .collect();
+            let complete = wanted.iter().all(|name| real.contains(name));
+            let state = match routers {
+                None => State::Unknown,
+                Some(_) if real.is_empty() => State::Down,
+                Some(_) if complete && foreign.is_empty() => State::Up,
+                Some(_) => State::Degraded,
+            };
+            VipView {
+                vip: vip.address,
+                state,
+                wanted: wanted.clone(),
+                real,
+                foreign,
+            }
+        })
+        .collect()
+}
