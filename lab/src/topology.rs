@@ -27,6 +27,7 @@ use crate::plan;
 use crate::process::Process;
 use crate::real_server::RealServer;
 use crate::registry::Registry;
+use crate::report;
 use crate::switch::{Switch, SwitchConfig, SwitchKind};
 use crate::wait::slowness;
 
@@ -109,6 +110,19 @@ impl Spec {
         }
     }
 
+    /// The same for the test called `name`, under a name of the process's own. Where labs cannot
+    /// be made, nothing, after a line that says so on standard output, which the test harness
+    /// does not capture.
+    pub fn for_test(name: &str) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            report::say(format_args!(
+                "SKIPPED: {name}: network namespaces need root"
+            ));
+            return None;
+        }
+        Some(Self::new(format!("{name}-{}", std::process::id())))
+    }
+
     fn check(&self) -> Result<()> {
         let name = self.name.as_bytes();
         let fits = |b: &u8| b.is_ascii_alphanumeric() || *b == b'-';
@@ -157,7 +171,7 @@ impl Lab {
     pub fn new(spec: Spec) -> Result<Self> {
         spec.check()?;
         let registry = Registry::open(&spec.name)?;
-        Self::wire(spec, &registry).inspect_err(|_| report(registry.clean()))
+        Self::wire(spec, &registry).inspect_err(|_| complain(registry.clean()))
     }
 
     fn wire(spec: Spec, registry: &Arc<Registry>) -> Result<Self> {
@@ -233,11 +247,11 @@ impl Drop for Lab {
         if std::thread::panicking() {
             print_logs(&self.directory());
         }
-        report(self.registry.clean());
+        complain(self.registry.clean());
     }
 }
 
-fn report(result: Result<()>) {
+fn complain(result: Result<()>) {
     if let Err(error) = result {
         eprintln!("isopath-lab: cleaning up: {error:#}");
     }

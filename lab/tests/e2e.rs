@@ -1,0 +1,280 @@
+//! The whole way of a request through a real IPVS, and what a failure costs the client.
+//!
+//! It needs a kernel with IPVS: `scripts/test-ipvs` runs it on this one or in a virtual machine.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use isopath_api::config::Dataplane;
+use isopath_api::speaker::Owner;
+use isopath_api::view::DrainRequest;
+use isopath_lab::fetch::{Load, Tally};
+use isopath_lab::plan::VIP;
+use isopath_lab::report::say;
+use isopath_lab::switch::SwitchKind;
+use isopath_lab::topology::{Lab, Spec};
+use isopath_lab::up::measure_spread;
+use isopath_lab::wait::{self, Probe};
+
+const REQUESTS: usize = 300;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// One phase: what happened, and what became of the requests sent meanwhile.
+struct Phase {
+    what: &'static str,
+    tally: Tally,
+    before: BTreeSet<Ipv4Addr>,
+    after: BTreeSet<Ipv4Addr>,
+    took: Duration,
+}
+
+#[test]
+fn requests_go_through_every_director_and_survive_what_can_be_survived() -> Result<()> {
+    if std::env::var_os("ISOPATH_TEST_IPVS").is_none() {
+        say(
+            "SKIPPED: the IPVS end-to-end test: ISOPATH_TEST_IPVS is not set (make test-ipvs sets it)",
+        );
+        return Ok(());
+    }
+    let Some(spec) = Spec::for_test("e2e") else {
+        return Ok(());
+    };
+    let spec = Spec {
+        dataplane: Dataplane::Ipvs,
+        switch: SwitchKind::Frr,
+        ..spec
+    };
+    let started = Instant::now();
+    let mut lab = Lab::new(spec)?;
+    lab.start(1, &mut |step| say(format_args!("e2e: {step}")))?;
+    say(format_args!("e2e: up after {:.0?}", started.elapsed()));
+
+    all_are_used(&lab)?;
+    let phases = [
+        real_server_killed(&mut lab)?,
+        director_drained(&mut lab)?,
+        agent_killed(&mut lab)?,
+        speaker_killed(&mut lab)?,
+    ];
+    print(&phases);
+    for phase in &phases[1..] {
+        ensure!(
+            phase.tally.failures() == 0,
+            "{}: {} requests failed: {:?}",
+            phase.what,
+            phase.tally.failures(),
+            phase.tally.failed
+        );
+    }
+    Ok(())
+}
+
+/// With nothing wrong no request fails, and every director and real server has its share.
+fn all_are_used(lab: &Lab) -> Result<()> {
+    let spread = measure_spread(lab, REQUESTS)?;
+    say(format_args!("e2e: {REQUESTS} requests: {:?}", spread.tally));
+    say(format_args!("e2e: by director: {:?}", spread.directors));
+    ensure!(
+        spread.tally.failures() == 0,
+        "requests failed: {:?}",
+        spread.tally.failed
+    );
+    for server in &lab.real_servers {
+        let count = spread
+            .tally
+            .answered
+            .get(server.name())
+            .copied()
+            .unwrap_or(0);
+        ensure!(
+            count > 0,
+            "{} answered none of {REQUESTS} requests",
+            server.name()
+        );
+    }
+    for (director, count) in &spread.directors {
+        ensure!(
+            *count > 0,
+            "{director} scheduled none of {REQUESTS} requests"
+        );
+    }
+    Ok(())
+}
+
+/// Sends requests before, while and after `happen` runs; that returns when its effect is there.
+fn phase(
+    what: &'static str,
+    lab: &mut Lab,
+    happen: impl FnOnce(&mut Lab) -> Result<()>,
+) -> Result<Phase> {
+    let before = lab.switch.fib(VIP)?;
+    // A pause between requests leaves the processor to those that are to react.
+    let pause = Duration::from_millis(20);
+    let load = Load {
+        pause,
+        ..Load::new((VIP.0, 80))
+    }
+    .start(&lab.client);
+    let started = Instant::now();
+    let happened = happen(lab);
+    let took = started.elapsed();
+    let tally = load.finish(REQUESTS)?;
+    happened.with_context(|| format!("{what}; the requests meanwhile: {tally:?}"))?;
+    let after = lab.switch.fib(VIP)?;
+    Ok(Phase {
+        what,
+        tally,
+        before,
+        after,
+        took,
+    })
+}
+
+/// Requests to the dead server fail until the checks have found it; then none does.
+fn real_server_killed(lab: &mut Lab) -> Result<Phase> {
+    let phase = phase("one real server killed", lab, |lab| {
+        lab.real_servers[0].crash()?;
+        wait_for_weights(lab, 0, |weight| weight.is_none_or(|weight| weight == 0))
+    })?;
+    ensure!(
+        phase.after == phase.before,
+        "a dead real server moved next hops: {:?}",
+        phase.after
+    );
+    let spread = measure_spread(lab, REQUESTS)?;
+    ensure!(
+        spread.tally.failures() == 0,
+        "requests still fail: {:?}",
+        spread.tally.failed
+    );
+    let name = lab.real_servers[0].name();
+    ensure!(
+        !spread.tally.answered.contains_key(name),
+        "{name} is dead and answers"
+    );
+    lab.real_servers[0].start()?;
+    wait_for_weights(lab, 0, |weight| weight.is_some_and(|weight| weight > 0))?;
+    Ok(phase)
+}
+
+/// Waits until the kernels of all directors have a wanted weight for a real server.
+fn wait_for_weights(lab: &Lab, index: usize, wanted: impl Fn(Option<u32>) -> bool) -> Result<()> {
+    let address = lab.real_servers[index].address();
+    wait::until(
+        format_args!("the weight of {address} in every kernel"),
+        SOON,
+        || {
+            let mut weights = Vec::new();
+            for director in &lab.directors {
+                let services = director.agent_status()?.services;
+                let servers = services.iter().flat_map(|service| &service.real_servers);
+                let server = servers
+                    .into_iter()
+                    .find(|s| *s.real_server.0.ip() == address);
+                weights.push(server.and_then(|server| server.effective_weight));
+            }
+            Ok(Probe::when(
+                weights.iter().copied().all(&wanted),
+                (),
+                || format!("{weights:?}"),
+            ))
+        },
+    )
+}
+
+/// Nothing fails: the drained director's kernel still forwards what the switch sends it.
+fn director_drained(lab: &mut Lab) -> Result<Phase> {
+    let phase = phase("one director drained", lab, |lab| {
+        let request = DrainRequest {
+            reason: "end-to-end test".to_owned(),
+            ..Default::default()
+        };
+        let answer = lab.controller.drain("d1", &request)?;
+        ensure!(
+            answer.status == 202,
+            "the drain was answered with {answer:?}"
+        );
+        lab.switch
+            .wait_for_fib(VIP, &lab.next_hops([2, 3, 4]), SOON)
+    })?;
+    let answer = lab.controller.undrain("d1")?;
+    ensure!(
+        answer.status == 202,
+        "the undrain was answered with {answer:?}"
+    );
+    lab.switch.wait_for_fib(VIP, &lab.all_next_hops(), SOON)?;
+    Ok(phase)
+}
+
+/// Nothing fails and nothing moves: the agent is back within its hold.
+fn agent_killed(lab: &mut Lab) -> Result<Phase> {
+    let mut monitor = lab.switch.monitor()?;
+    let phase = phase("one agent killed", lab, |lab| {
+        let director = &mut lab.directors[1];
+        director.take_agent()?.crash()?;
+        director.start_agent()?;
+        let agent = director.agent()?.pid();
+        wait::until("the agent to own the speaker's set again", SOON, || {
+            let owner = director.speaker_status()?.owner;
+            let owns = matches!(owner, Owner::Connected { pid, .. } if pid == agent);
+            Ok(Probe::when(owns, (), || format!("{owner:?}")))
+        })
+    })?;
+    let hold = lab.spec.agent_hold;
+    ensure!(
+        phase.took < hold,
+        "the agent was gone for {:?}, its hold is {hold:?}",
+        phase.took
+    );
+    monitor
+        .expect_quiet(VIP.0, hold)
+        .context("after the agent was killed")?;
+    Ok(phase)
+}
+
+/// Nothing fails: until the switch has noticed, the director's kernel goes on forwarding.
+fn speaker_killed(lab: &mut Lab) -> Result<Phase> {
+    let phase = phase("one speaker killed", lab, |lab| {
+        lab.directors[2].take_speaker()?.crash()?;
+        lab.switch
+            .wait_for_fib(VIP, &lab.next_hops([1, 2, 4]), SOON)
+    })?;
+    lab.directors[2].start_speaker()?;
+    lab.switch.wait_for_fib(VIP, &lab.all_next_hops(), SOON)?;
+    Ok(phase)
+}
+
+fn print(phases: &[Phase]) {
+    let hops = |fib: &BTreeSet<Ipv4Addr>| {
+        fib.iter()
+            .map(Ipv4Addr::to_string)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    say(format_args!(
+        "{:24} {:>8} {:>6} {:>8}  next hops",
+        "phase", "requests", "failed", "took"
+    ));
+    for Phase {
+        what,
+        tally,
+        before,
+        after,
+        took,
+    } in phases
+    {
+        let (failed, took) = (tally.failures(), format!("{:.1} s", took.as_secs_f64()));
+        let sent = tally.answers() + failed;
+        say(format_args!(
+            "{what:24} {sent:8} {failed:6} {took:>8}  before {}",
+            hops(before)
+        ));
+        say(format_args!("{:50}  after  {}", "", hops(after)));
+        for (why, count) in &tally.failed {
+            say(format_args!("{:24} {count} x {why}", ""));
+        }
+    }
+}
