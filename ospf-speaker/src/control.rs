@@ -18,6 +18,9 @@ use tracing::{debug, info, warn};
 use crate::line::{LineReader, parse_request, write_reply};
 use crate::wanted::ClientId;
 
+#[cfg(test)]
+mod tests;
+
 /// Agent, operator's commands, scripts: more at once is a leak in one of them.
 const MOST_CLIENTS: usize = 32;
 
@@ -71,7 +74,18 @@ struct Client {
     lines: LineReader,
     output: Vec<u8>,
     subscribed: bool,
-    closing: bool,
+    phase: Phase,
+}
+
+/// How far a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Both sides speak.
+    Open,
+    /// The client has said its last word, or one too long; it still gets its replies.
+    Draining,
+    /// Nothing more is possible.
+    Over,
 }
 
 /// What reading a client brought.
@@ -81,8 +95,6 @@ pub struct Received {
     pub requests: Vec<Result<Request, Reply>>,
     /// There is more to read; come back after the others.
     pub more: bool,
-    /// The client is gone.
-    pub closed: bool,
 }
 
 impl Control {
@@ -159,7 +171,7 @@ impl Control {
                 lines: LineReader::default(),
                 output: Vec::new(),
                 subscribed: false,
-                closing: false,
+                phase: Phase::Open,
             };
             self.clients.insert(id, client);
         }
@@ -172,6 +184,12 @@ impl Control {
             client.receive(&mut received);
         }
         received
+    }
+
+    /// Whether a reply can still reach the client.
+    pub fn is_listening(&self, id: ClientId) -> bool {
+        let client = self.clients.get(&id);
+        client.is_some_and(|client| client.phase != Phase::Over)
     }
 
     /// The process id of a client.
@@ -230,7 +248,7 @@ impl Control {
 
     /// Drops the connections that are over; who they were.
     pub fn sweep(&mut self, registry: &Registry) -> Vec<ClientId> {
-        let over = |(id, client): (&ClientId, &Client)| client.closing.then_some(*id);
+        let over = |(id, client): (&ClientId, &Client)| client.is_over().then_some(*id);
         let gone: Vec<ClientId> = self.clients.iter().filter_map(over).collect();
         for id in &gone {
             if let Some(mut client) = self.clients.remove(id) {
@@ -255,24 +273,31 @@ impl Control {
 }
 
 impl Client {
+    fn is_over(&self) -> bool {
+        match self.phase {
+            Phase::Open => false,
+            Phase::Draining => self.output.is_empty(),
+            Phase::Over => true,
+        }
+    }
+
     fn receive(&mut self, received: &mut Received) {
         let mut chunk = [0; 16 << 10];
         let mut total = 0;
-        while !self.closing {
+        while self.phase == Phase::Open {
             if total >= READ_PER_TURN {
                 received.more = true;
                 break;
             }
             match self.stream.read(&mut chunk) {
-                Ok(0) => self.closing = true,
+                Ok(0) => self.phase = Phase::Draining,
                 Ok(length) => {
                     total += length;
                     let bytes = chunk.get(..length).unwrap_or_default();
                     if let Err(error) = self.lines.push(bytes) {
                         let message = error.to_string();
-                        write_reply(&mut self.output, &Reply::Error { message });
-                        self.flush();
-                        self.closing = true;
+                        received.requests.push(Err(Reply::Error { message }));
+                        self.phase = Phase::Draining;
                         break;
                     }
                     let lines = std::iter::from_fn(|| self.lines.next_line());
@@ -283,11 +308,10 @@ impl Client {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
                     debug!(pid = self.pid, %error, "control connection broke");
-                    self.closing = true;
+                    self.phase = Phase::Over;
                 }
             }
         }
-        received.closed = self.closing;
     }
 
     fn flush(&mut self) {
@@ -301,7 +325,7 @@ impl Client {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => {
                     debug!(pid = self.pid, %error, "control connection broke");
-                    self.closing = true;
+                    self.phase = Phase::Over;
                     return;
                 }
             }
@@ -313,7 +337,7 @@ impl Client {
         }
         if self.output.len() > MOST_OUTPUT {
             warn!(pid = self.pid, "control client does not read, disconnected");
-            self.closing = true;
+            self.phase = Phase::Over;
         }
     }
 }

@@ -6,7 +6,8 @@ use std::io;
 /// go before us, a busy agent does not.
 const PRIORITY: libc::c_int = 10;
 
-/// Asks for `SCHED_FIFO`. It needs CAP_SYS_NICE or an rtprio limit; systemd can grant either.
+/// Asks for `SCHED_FIFO`, unless whoever started us has given it already. It needs CAP_SYS_NICE
+/// or an rtprio limit; systemd can grant either.
 pub(crate) fn set_real_time() -> io::Result<()> {
     let parameter = libc::sched_param {
         sched_priority: PRIORITY,
@@ -16,8 +17,13 @@ pub(crate) fn set_real_time() -> io::Result<()> {
         reason = "no safe wrapper of sched_setscheduler(2) is among our crates"
     )]
     // SAFETY: 0 means the calling process, and the kernel only reads the structure, which
-    // outlives the call.
-    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameter) };
+    // outlives the calls.
+    let result = unsafe {
+        if libc::sched_getscheduler(0) == libc::SCHED_FIFO {
+            return Ok(());
+        }
+        libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameter)
+    };
     if result == 0 {
         Ok(())
     } else {

@@ -13,13 +13,16 @@ impl Speaker {
         self.control.flush(id);
         let received = self.control.receive(id);
         for request in received.requests {
+            if !self.control.is_listening(id) {
+                break;
+            }
             let reply = match request {
                 Ok(request) => self.answer(now, id, request),
                 Err(reply) => reply,
             };
             self.control.reply(id, &reply);
         }
-        received.more && !received.closed
+        received.more
     }
 
     fn answer(&mut self, now: Instant, id: ClientId, request: Request) -> Reply {
