@@ -173,16 +173,21 @@ mod tests {
 
     use super::*;
 
-    /// FRR 8.4 bfdd, session just Up, Poll set: 300 ms both ways, multiplier 3.
+    /// FRR 8.4.4 bfdd to BIRD, just Up: 100 ms both ways, multiplier 3, echo every 50 ms offered.
     const CAPTURED: [u8; PACKET_LEN] = [
-        0x20, 0xe0, 0x03, 0x18, 0x2a, 0x5e, 0x11, 0xc9, 0x00, 0x00, 0x00, 0x07, 0x00, 0x04, 0x93,
-        0xe0, 0x00, 0x04, 0x93, 0xe0, 0x00, 0x00, 0x00, 0x00,
+        0x20, 0xe0, 0x03, 0x18, 0xec, 0xac, 0x62, 0x8c, 0x98, 0xf3, 0x4a, 0xa8, 0x00, 0x01, 0x86,
+        0xa0, 0x00, 0x01, 0x86, 0xa0, 0x00, 0x00, 0xc3, 0x50,
+    ];
+
+    /// BIRD 2.0.12's first packet: it does not know the peer yet.
+    const CAPTURED_DOWN: [u8; PACKET_LEN] = [
+        0x20, 0x40, 0x05, 0x18, 0x98, 0xf3, 0x4a, 0xa8, 0x00, 0x00, 0x00, 0x00, 0x00, 0x0f, 0x42,
+        0x40, 0x00, 0x01, 0x86, 0xa0, 0x00, 0x00, 0x00, 0x00,
     ];
 
     #[test]
-    fn known_bytes_are_read_and_written_back() {
-        let packet = ControlPacket::parse(&CAPTURED).unwrap();
-        let expected = ControlPacket {
+    fn captured_packets_are_read_and_written_back() {
+        let frr = ControlPacket {
             diagnostic: Diagnostic::None,
             state: State::Up,
             poll: true,
@@ -190,13 +195,25 @@ mod tests {
             control_plane_independent: false,
             demand: false,
             detect_multiplier: 3,
-            my_discriminator: NonZeroU32::new(0x2a5e_11c9).unwrap(),
-            your_discriminator: 7,
-            desired_min_tx: Duration::from_millis(300),
-            required_min_rx: Duration::from_millis(300),
+            my_discriminator: NonZeroU32::new(0xecac_628c).unwrap(),
+            your_discriminator: 0x98f3_4aa8,
+            desired_min_tx: Duration::from_millis(100),
+            required_min_rx: Duration::from_millis(100),
         };
-        assert_eq!(packet, expected);
-        assert_eq!(packet.emit(), CAPTURED);
+        let bird = ControlPacket {
+            state: State::Down,
+            poll: false,
+            detect_multiplier: 5,
+            my_discriminator: NonZeroU32::new(0x98f3_4aa8).unwrap(),
+            your_discriminator: 0,
+            desired_min_tx: Duration::from_secs(1),
+            ..frr
+        };
+        for (captured, packet) in [(CAPTURED, frr), (CAPTURED_DOWN, bird)] {
+            assert_eq!(ControlPacket::parse(&captured), Ok(packet));
+            assert_eq!(packet.emit()[..20], captured[..20]);
+            assert_eq!(packet.emit()[20..], [0; 4], "echo is never offered");
+        }
     }
 
     #[test]
@@ -241,14 +258,6 @@ mod tests {
             spoil(&mut bytes);
             assert_eq!(ControlPacket::parse(&bytes), Err(reason), "{name}");
         }
-    }
-
-    #[test]
-    fn a_down_packet_may_not_know_the_receiver_yet() {
-        let mut bytes = CAPTURED;
-        bytes[1] = 0x40;
-        bytes[8..12].fill(0);
-        assert_eq!(ControlPacket::parse(&bytes).unwrap().state, State::Down);
     }
 
     #[test]
