@@ -80,13 +80,11 @@ impl Controller {
             CLUSTER,
         ])?;
         let agent_token_file = self.secret("agent.token", &agent)?;
-        let password = password()?;
-        let password_file = self.secret("password", &password)?;
         let user = "admin".to_owned();
-        self.isopathd(
-            &["user", "create", &user],
-            &["--password-file", &password_file.display().to_string()],
-        )?;
+        let password = self
+            .isopathd(&["user", "create", &user], &[])?
+            .trim()
+            .to_owned();
         self.access = Some(Access {
             operator_token,
             agent_token_file,
@@ -254,16 +252,4 @@ fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
     fs::write(path, "")?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     fs::write(path, text)
-}
-
-/// A password of 80 random bits in letters and digits that are not mistaken for each other.
-fn password() -> Result<String> {
-    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-    let mut bytes = [0; 16];
-    let mut random = fs::File::open("/dev/urandom").context("opening /dev/urandom")?;
-    std::io::Read::read_exact(&mut random, &mut bytes).context("reading /dev/urandom")?;
-    Ok(bytes
-        .iter()
-        .map(|byte| char::from(LETTERS[usize::from(byte % 32)]))
-        .collect())
 }
