@@ -1,0 +1,304 @@
+//! Clusters as the pages' tests know them: a switch, four directors, one VIP, three servers.
+
+use isopath_api::declare::Forwarding;
+use isopath_api::desired::AdminState;
+use isopath_api::ids::{BfdState, DirectorName, NeighborState};
+use isopath_api::observed::{CheckResult, Health};
+use isopath_api::reason::Reason;
+use isopath_api::speaker::Neighbor;
+use isopath_api::view::{
+    ClusterView, DirectorView, DirectorVipView, EventView, OperationState, OperationView,
+    ProblemView, RealServerSeen, RealServerView, ServiceView, Severity, State, SwitchView, VipView,
+};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::auth::{Session, SessionSecret};
+
+pub(crate) const VIP: &str = "10.99.0.1";
+
+pub(crate) fn session() -> Session {
+    Session::new("mia".to_owned(), &SessionSecret::generate())
+}
+
+pub(crate) fn now() -> Timestamp {
+    "2026-03-02T03:12:41Z".parse().unwrap()
+}
+
+fn ago(seconds: i64) -> Timestamp {
+    now()
+        .checked_sub(SignedDuration::from_secs(seconds))
+        .unwrap()
+}
+
+fn names(count: usize) -> Vec<DirectorName> {
+    (1..=count)
+        .map(|n| format!("d{n}").parse().unwrap())
+        .collect()
+}
+
+/// Everything as it should be.
+pub(crate) fn healthy() -> ClusterView {
+    sized(4, 3)
+}
+
+/// Everything as it should be, with so many directors and real servers.
+pub(crate) fn sized(directors: usize, servers: u8) -> ClusterView {
+    let names = names(directors);
+    ClusterView {
+        schema: "isopath.cluster/1".to_owned(),
+        name: "edge-fra".parse().unwrap(),
+        revision: 118,
+        as_of: now(),
+        state: State::Up,
+        verdict: format!("{VIP} is announced by all {directors} directors."),
+        problems: Vec::new(),
+        switches: vec![SwitchView {
+            router_id: "10.0.0.1".parse().unwrap(),
+            name: Some("sw1".to_owned()),
+            full: names.clone(),
+            not_full: Vec::new(),
+        }],
+        directors: names
+            .iter()
+            .zip(1..)
+            .map(|(name, n)| director(name, n))
+            .collect(),
+        vips: vec![VipView {
+            vip: VIP.parse().unwrap(),
+            state: State::Up,
+            wanted: names.clone(),
+            real: names.clone(),
+            foreign: Vec::new(),
+        }],
+        services: vec![ServiceView {
+            service: format!("tcp:{VIP}:80").parse().unwrap(),
+            state: State::Up,
+            scheduler: "mh mh-fallback,mh-port".to_owned(),
+            forwarding: Forwarding::Dr,
+            quorum: 1,
+            real_servers: (0..servers).map(|n| real_server(&names, 11 + n)).collect(),
+        }],
+        operations: Vec::new(),
+        events: vec![
+            event(
+                2,
+                252,
+                Severity::Info,
+                "director d4",
+                "reported for the first time",
+            ),
+            event(
+                1,
+                3_600,
+                Severity::Info,
+                "cluster edge-fra",
+                "revision 118 applied",
+            ),
+        ],
+    }
+}
+
+fn director(name: &DirectorName, n: u8) -> DirectorView {
+    DirectorView {
+        name: name.clone(),
+        router_id: format!("10.0.1.{}", n + 1).parse().unwrap(),
+        state: State::Up,
+        why: String::new(),
+        admin_state: AdminState::Active,
+        admin_reason: String::new(),
+        version: Some("0.1.0".to_owned()),
+        last_report: Some(now()),
+        generation: 42,
+        acknowledged_generation: Some(42),
+        neighbors: vec![Neighbor {
+            interface: "eth1".to_owned(),
+            router_id: "10.0.0.1".parse().unwrap(),
+            address: format!("10.0.1.{}", 100 + n).parse().unwrap(),
+            state: NeighborState::Full,
+            priority: 1,
+            state_ms: 1_092_000,
+            dead_ms: 3_400,
+            bfd: Some(BfdState::Up),
+        }],
+        vips: vec![DirectorVipView {
+            vip: VIP.parse().unwrap(),
+            cost: Some(1),
+            in_lsdb: true,
+            reason: Reason::Healthy,
+            reason_text: Reason::Healthy.to_string(),
+            since: ago(1_092),
+        }],
+        active: 3_000 + u64::from(n),
+        connections_per_second: 300 + u64::from(n),
+    }
+}
+
+fn real_server(directors: &[DirectorName], octet: u8) -> RealServerView {
+    let seen = |director: &DirectorName| RealServerSeen {
+        director: director.clone(),
+        health: Health::Up,
+        since: ago(1_090),
+        effective_weight: Some(1),
+        last_check: Some(CheckResult {
+            ok: true,
+            detail: "HTTP 200".to_owned(),
+            took_ms: 2,
+            in_a_row: 1_090,
+            at: ago(1),
+        }),
+    };
+    RealServerView {
+        real_server: format!("10.1.0.{octet}:80").parse().unwrap(),
+        state: State::Up,
+        weight: 1,
+        seen: directors.iter().map(seen).collect(),
+        active: 4_000 + u64::from(octet),
+        inactive: 120,
+        connections_per_second: 401,
+    }
+}
+
+fn event(id: u64, seconds: i64, severity: Severity, object: &str, what: &str) -> EventView {
+    EventView {
+        id,
+        at: ago(seconds),
+        cluster: Some("edge-fra".parse().unwrap()),
+        severity,
+        object: object.to_owned(),
+        what: what.to_owned(),
+        actor: "controller".to_owned(),
+    }
+}
+
+/// d2 is drained, its drain still settling.
+pub(crate) fn drained() -> ClusterView {
+    let mut view = healthy();
+    let text = "kernel update".to_owned();
+    let d2 = &mut view.directors[1];
+    d2.state = State::Draining;
+    d2.why = "draining: kernel update".to_owned();
+    d2.admin_state = AdminState::Draining;
+    d2.admin_reason = text.clone();
+    let vip = &mut d2.vips[0];
+    vip.cost = None;
+    vip.in_lsdb = false;
+    vip.reason = Reason::Drained { text: text.clone() };
+    vip.reason_text = vip.reason.to_string();
+    vip.since = ago(12);
+    let name = d2.name.clone();
+    view.vips[0].real.retain(|d| *d != name);
+    view.vips[0].wanted.retain(|d| *d != name);
+    view.operations.push(OperationView {
+        id: "op_1".to_owned(),
+        kind: "director.drain".to_owned(),
+        cluster: view.name.clone(),
+        director: name,
+        state: OperationState::Settling,
+        detail: "waiting for the LSDBs of d1 and d3".to_owned(),
+        requested_by: "mia".to_owned(),
+        reason: text,
+        override_guards: Vec::new(),
+        started_at: ago(12),
+        ended_at: None,
+    });
+    view
+}
+
+/// d3 has withdrawn the VIP because its checks fail there.
+pub(crate) fn narrow() -> ClusterView {
+    let mut view = healthy();
+    view.state = State::Degraded;
+    view.verdict = format!("{VIP} is announced by 3 of 4 directors.");
+    let reason = Reason::BelowQuorum {
+        service: format!("tcp:{VIP}:80").parse().unwrap(),
+        healthy: 0,
+        quorum: 1,
+        of: 3,
+    };
+    let d3 = &mut view.directors[2];
+    d3.state = State::Degraded;
+    d3.why = format!("{VIP} withdrawn");
+    d3.active = 0;
+    d3.vips[0].cost = None;
+    d3.vips[0].in_lsdb = false;
+    d3.vips[0].reason_text = reason.to_string();
+    d3.vips[0].reason = reason;
+    d3.vips[0].since = ago(252);
+    let name = d3.name.clone();
+    view.vips[0].state = State::Degraded;
+    view.vips[0].real.retain(|d| *d != name);
+    view.services[0].state = State::Degraded;
+    for server in &mut view.services[0].real_servers {
+        server.state = State::Degraded;
+        let seen = server.seen.iter_mut().find(|s| s.director == name).unwrap();
+        seen.health = Health::Down;
+        seen.since = ago(252);
+        seen.effective_weight = Some(0);
+        seen.last_check = Some(CheckResult {
+            ok: false,
+            detail: "TCP refused".to_owned(),
+            took_ms: 1,
+            in_a_row: 250,
+            at: ago(1),
+        });
+    }
+    view.problems = vec![ProblemView {
+        state: State::Degraded,
+        object: format!("VIP {VIP}"),
+        cause: format!(
+            "ECMP 3 of 4: d3 withdrew it: {}",
+            view.directors[2].vips[0].reason_text
+        ),
+        since: Some(ago(252)),
+        next: "look at the path from d3 to the real servers".to_owned(),
+    }];
+    view.events.insert(
+        0,
+        event(
+            3,
+            252,
+            Severity::Warning,
+            "director d3",
+            "withdrew 10.99.0.1",
+        ),
+    );
+    view
+}
+
+/// The agent of d4 has been silent for twelve seconds.
+pub(crate) fn silent() -> ClusterView {
+    let mut view = healthy();
+    view.state = State::Degraded;
+    let d4 = &mut view.directors[3];
+    d4.state = State::Unknown;
+    d4.why = "no report for 12 s".to_owned();
+    d4.last_report = Some(ago(12));
+    view
+}
+
+/// Declared, and nothing has reported.
+pub(crate) fn unheard() -> ClusterView {
+    let mut view = sized(1, 0);
+    view.state = State::Unknown;
+    view.switches.clear();
+    view.events.clear();
+    let d1 = &mut view.directors[0];
+    d1.state = State::Unknown;
+    d1.last_report = None;
+    d1.acknowledged_generation = None;
+    d1.neighbors.clear();
+    d1.vips.clear();
+    view.vips[0].state = State::Unknown;
+    view.vips[0].real.clear();
+    view
+}
+
+/// Nothing declared at all.
+pub(crate) fn empty() -> ClusterView {
+    let mut view = sized(0, 0);
+    view.vips.clear();
+    view.services.clear();
+    view.switches.clear();
+    view.events.clear();
+    view
+}
