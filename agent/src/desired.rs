@@ -87,6 +87,14 @@ pub enum Refusal {
     /// It is another state under the number of the one in force.
     #[error("generation {0} has other content than the generation {0} in force")]
     SameNumber(u64),
+    /// The stream says it is another generation than it says itself.
+    #[error("the desired state {expected} came under the id {found:?}")]
+    Mislabelled {
+        /// The id of the event.
+        found: String,
+        /// The id that the desired state makes.
+        expected: String,
+    },
 }
 
 fn list(faults: &[Fault]) -> String {

@@ -1,2 +1,92 @@
-//! placeholder
-fn main() {}
+//! `isopath-agent`: the director's daemon beside the speaker.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use isopath_agent::run::{Options, read_file, run, summary};
+use tracing_subscriber::EnvFilter;
+
+/// The exit code for a command or a file that cannot be understood, as clap has it.
+const USAGE: u8 = 2;
+
+/// The director's agent: data plane, health checks, announcements.
+#[derive(Parser)]
+#[command(name = "isopath-agent", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs until SIGTERM; SIGHUP rereads VIPs and services from the file.
+    Run {
+        /// The director's file.
+        #[arg(long)]
+        config: PathBuf,
+        /// Never start a speaker: it runs by itself, as a unit of its own.
+        #[arg(long)]
+        no_speaker: bool,
+    },
+    /// Validates the file and says what it declares.
+    Check {
+        /// The director's file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let (Command::Run { config, .. } | Command::Check { config }) = &arguments.command;
+    let file = match read_file(config) {
+        Ok(file) => file,
+        Err(error) => {
+            eprintln!("{:#}", anyhow::Error::new(error));
+            return ExitCode::from(USAGE);
+        }
+    };
+    let result = match arguments.command {
+        Command::Check { .. } => print(&summary(&file)),
+        Command::Run { config, no_speaker } => start(
+            file,
+            Options {
+                config,
+                start_speaker: !no_speaker,
+            },
+        ),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("isopath-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(line: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    writeln!(std::io::stdout(), "{line}").context("cannot write to the standard output")
+}
+
+fn start(file: isopath_api::config::DirectorFile, options: Options) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let stderr = std::io::stderr;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(stderr().is_terminal())
+        .with_writer(stderr)
+        .init();
+    // The control loop has the main thread; links, checks and the kernel share the others.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(run(file, options))?;
+    Ok(())
+}

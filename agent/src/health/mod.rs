@@ -8,7 +8,6 @@
 
 mod probe;
 mod state;
-mod tls;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +23,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use probe::Target;
 pub use state::HealthState;
-use tls::Tls;
+
+use crate::tls::CheckTls;
 
 /// How many tries run at the same time: a socket each, well below the usual limit of 1024
 /// descriptors. 500 ms long tries that all time out leave room for 1000 checks a second.
@@ -77,7 +77,7 @@ impl Checked {
 pub struct Checks {
     running: BTreeMap<CheckKey, Checked>,
     next_serial: u64,
-    tls: Arc<Tls>,
+    tls: Arc<CheckTls>,
     permits: Arc<Semaphore>,
     outcomes: mpsc::Sender<Outcome>,
 }
@@ -89,7 +89,7 @@ impl Checks {
         let checks = Self {
             running: BTreeMap::new(),
             next_serial: 0,
-            tls: Arc::new(Tls::new()),
+            tls: Arc::new(CheckTls::new()),
             permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
             outcomes,
         };

@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::CheckKey;
-use super::tls::Tls;
+use crate::tls::CheckTls;
 
 /// The most that is kept of a response's head.
 const MAX_HEAD: usize = 32 << 10;
@@ -71,11 +71,11 @@ pub(super) struct Target {
     /// For HTTPS: the name that the handshake asks for.
     server_name: ServerName<'static>,
     verify: bool,
-    tls: Arc<Tls>,
+    tls: Arc<CheckTls>,
 }
 
 impl Target {
-    pub(super) fn new((service, server): CheckKey, spec: &CheckSpec, tls: Arc<Tls>) -> Self {
+    pub(super) fn new((service, server): CheckKey, spec: &CheckSpec, tls: Arc<CheckTls>) -> Self {
         let port = spec.port.unwrap_or(server.0.port());
         let host = spec.host.clone().unwrap_or_else(|| {
             let default_port = match spec.kind {

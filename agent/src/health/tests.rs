@@ -66,7 +66,7 @@ async fn http(spec: CheckSpec, response: &'static str) -> (Result<String, String
 }
 
 async fn try_once(server: RealServerId, spec: &CheckSpec) -> Result<String, String> {
-    let target = Target::new((service(), server), spec, Arc::new(Tls::new()));
+    let target = Target::new((service(), server), spec, Arc::new(CheckTls::new()));
     timeout(DEADLINE, target.probe())
         .await
         .expect("the try did not end")
@@ -156,7 +156,7 @@ async fn a_silent_real_server_runs_into_the_timeout() {
 fn self_signed() -> TlsAcceptor {
     let certified = rcgen::generate_simple_self_signed(["web.example".to_owned()]).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der());
-    let config = rustls::ServerConfig::builder_with_provider(tls::provider())
+    let config = rustls::ServerConfig::builder_with_provider(crate::tls::provider())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
@@ -365,6 +365,6 @@ fn the_checked_port_may_be_another_than_the_service_s() {
         port: Some(8081),
         ..spec(CheckKind::Tcp)
     };
-    let target = Target::new((service(), server), &check, Arc::new(Tls::new()));
+    let target = Target::new((service(), server), &check, Arc::new(CheckTls::new()));
     assert_eq!(target.address().to_string(), "10.1.0.11:8081");
 }

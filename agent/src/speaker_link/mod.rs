@@ -29,7 +29,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 use tokio_util::sync::CancellationToken;
 
-pub use process::SpeakerProcess;
+pub use process::{SpeakerProcess, program};
+
+use crate::causes;
 
 /// How long the speaker may take for an answer before the connection counts as dead. It is a
 /// process of real-time priority on the same machine.
@@ -206,7 +208,7 @@ impl SpeakerLink {
                 () = stop.cancelled() => break,
                 Err(error) = attempt => error,
             };
-            let text = chain(&error);
+            let text = causes(&error);
             if text != said {
                 tracing::warn!(error = text, "no connection to the speaker");
                 said = text;
@@ -372,17 +374,6 @@ async fn overdue(unanswered: &VecDeque<(Asked, Instant)>) {
         Some((_, since)) => sleep_until(*since + REPLY_TIMEOUT).await,
         None => std::future::pending().await,
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ pub struct SpeakerProcess {
 }
 
 struct SpeakerCommand {
+    program: PathBuf,
     config: PathBuf,
     pid_file: PathBuf,
 }
@@ -48,15 +49,17 @@ enum State {
     /// Somebody else runs it.
     Foreign,
     /// This process started it.
-    Child { child: Child, since: Instant },
+    Child { child: Box<Child>, since: Instant },
     /// An earlier run of the agent started it.
     Adopted(Pid),
 }
 
 impl SpeakerProcess {
-    /// Starts a speaker with the file `config` where none answers; `state_dir` remembers it.
-    pub fn new(config: &Path, state_dir: &Path, now: Instant) -> Self {
+    /// Starts `program` with the file `config` where no speaker answers; `state_dir` remembers
+    /// it.
+    pub fn new(program: PathBuf, config: &Path, state_dir: &Path, now: Instant) -> Self {
         let command = SpeakerCommand {
+            program,
             config: config.to_owned(),
             pid_file: state_dir.join("speaker.pid"),
         };
@@ -130,7 +133,10 @@ impl SpeakerProcess {
             return;
         }
         match command.start() {
-            Ok(child) => self.state = State::Child { child, since: now },
+            Ok(child) => {
+                let child = Box::new(child);
+                self.state = State::Child { child, since: now };
+            }
             Err(error) => {
                 tracing::error!(%error, "cannot start a speaker");
                 self.next_start = now + self.delay;
@@ -183,8 +189,7 @@ fn terminate(pid: Pid) {
 
 impl SpeakerCommand {
     fn start(&self) -> std::io::Result<Child> {
-        let program = program();
-        let child = Command::new(&program)
+        let child = Command::new(&self.program)
             .arg("run")
             .arg("--config")
             .arg(&self.config)
@@ -194,7 +199,8 @@ impl SpeakerCommand {
             .process_group(0)
             .kill_on_drop(false)
             .spawn()?;
-        tracing::info!(pid = child.id(), program = %program.display(), "started a speaker");
+        let program = self.program.display();
+        tracing::info!(pid = child.id(), %program, "started a speaker");
         if let Some(pid) = child.id()
             && let Err(error) = std::fs::write(&self.pid_file, format!("{pid}\n"))
         {
@@ -221,7 +227,7 @@ impl SpeakerCommand {
 }
 
 /// `isopath-speaker` beside this executable; else by the search path.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let name = Path::new("isopath-speaker");
     std::env::current_exe()
         .ok()

@@ -1,4 +1,4 @@
-//! TLS of the HTTPS checks.
+//! TLS of the checks and of the link to the controller: ring only.
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,23 +9,23 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio_rustls::TlsConnector;
 
-/// The two ways of looking at a real server's certificate.
-pub(super) struct Tls {
+/// The two ways in which a check looks at a real server's certificate.
+pub(crate) struct CheckTls {
     unverified: TlsConnector,
     /// Made when the first check wants it: the system's roots take time and memory to read.
     verified: OnceLock<TlsConnector>,
 }
 
-impl std::fmt::Debug for Tls {
+impl std::fmt::Debug for CheckTls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Tls")
+        f.write_str("CheckTls")
     }
 }
 
-impl Tls {
-    pub(super) fn new() -> Self {
+impl CheckTls {
+    pub(crate) fn new() -> Self {
         let verifier = Arc::new(AnyCertificate(provider()));
-        let config = builder()
+        let config = client_config()
             .dangerous()
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
@@ -35,12 +35,12 @@ impl Tls {
         }
     }
 
-    pub(super) fn connector(&self, verify: bool) -> &TlsConnector {
+    pub(crate) fn connector(&self, verify: bool) -> &TlsConnector {
         if !verify {
             return &self.unverified;
         }
         self.verified.get_or_init(|| {
-            let config = builder()
+            let config = client_config()
                 .with_root_certificates(system_roots())
                 .with_no_client_auth();
             connector(config)
@@ -66,7 +66,8 @@ pub(crate) fn system_roots() -> RootCertStore {
     roots
 }
 
-fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
+/// The start of a client's configuration, with what rustls takes for safe.
+pub(crate) fn client_config() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
     ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("ring has the cipher suites of the default protocol versions")

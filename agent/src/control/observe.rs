@@ -1,0 +1,86 @@
+//! What this director reports.
+
+use isopath_api::declare::ServiceSpec;
+use isopath_api::ids::RealServerId;
+use isopath_api::observed::{
+    ControllerObserved, DataplaneObserved, Health, Observed, RealServerObserved, ServiceObserved,
+    VipObserved,
+};
+use jiff::Timestamp;
+
+use super::state::{Standing, State};
+
+impl State {
+    /// Everything this director sees at this moment, as one numbered report.
+    pub(super) fn observed(
+        &mut self,
+        now: Timestamp,
+        controller: Option<ControllerObserved>,
+    ) -> Observed {
+        self.sequence += 1;
+        let intent = self.intent.as_deref();
+        let services = intent.map_or(&[][..], |intent| &intent.services);
+        let vip = |standing: &Standing| VipObserved {
+            vip: standing.decision.vip,
+            cost: standing.decision.cost,
+            reason: standing.decision.reason.clone(),
+            since: standing.since,
+        };
+        Observed {
+            director: self.about.director.clone(),
+            router_id: self.about.router_id,
+            instance: self.about.instance.clone(),
+            run: self.about.run.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            at: now,
+            sequence: self.sequence,
+            epoch: intent.and_then(|intent| intent.epoch.clone()),
+            generation: intent.map_or(0, |intent| intent.generation),
+            speaker: self.speaker.as_deref().cloned(),
+            vips: self.decisions.values().map(vip).collect(),
+            services: services
+                .iter()
+                .map(|spec| self.observed_service(spec, now))
+                .collect(),
+            dataplane: DataplaneObserved {
+                kind: self.about.dataplane,
+                steps: self.kernel.report.steps,
+                drift_repaired: self.kernel.report.drift_repaired,
+                failures: self.kernel.report.failures.clone(),
+            },
+            controller,
+        }
+    }
+
+    fn observed_service(&self, spec: &ServiceSpec, now: Timestamp) -> ServiceObserved {
+        let service = spec.id();
+        let kernel = self.kernel_service(service);
+        let mut real_servers: Vec<RealServerObserved> = spec
+            .real_server
+            .iter()
+            .map(|server| {
+                let id: RealServerId = spec.real_server_id(server);
+                let check = self.checks.check(service, id);
+                let in_kernel = kernel.and_then(|kernel| kernel.real_servers.get(&id));
+                RealServerObserved {
+                    real_server: id,
+                    health: check.map_or(Health::Unknown, |check| check.health()),
+                    since: check.map_or(now, |check| check.since),
+                    last_check: check.and_then(|check| check.last.clone()),
+                    weight: server.weight,
+                    effective_weight: in_kernel.map(|real_server| real_server.weight),
+                    active: in_kernel.map_or(0, |real_server| real_server.active),
+                    inactive: in_kernel.map_or(0, |real_server| real_server.inactive),
+                    stats: in_kernel.map(|real_server| real_server.stats),
+                }
+            })
+            .collect();
+        // The kernel's order is canonical too, so every director lists them alike.
+        real_servers.sort_by_key(|real_server| real_server.real_server);
+        ServiceObserved {
+            service,
+            real_servers,
+            stats: kernel.map(|kernel| kernel.stats),
+        }
+    }
+}

@@ -1,0 +1,438 @@
+//! What this director wants and sees, without any channel.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use isopath_api::config::Dataplane as DataplaneKind;
+use isopath_api::declare::ServiceSpec;
+use isopath_api::ids::{DirectorName, RouterId, ServiceId, Vip};
+use isopath_api::reason::{Decision, Reason};
+use isopath_api::speaker::{Announced, OverrideAction, Owner, Source, Status};
+use jiff::Timestamp;
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::dataplane::{RealServerWanted, ServiceWanted, Wanted};
+use crate::decide::{Inputs, Readiness, decide};
+use crate::desired::Intent;
+use crate::health::{CheckKey, Checks, Outcome};
+use crate::kernel::{KernelReport, NumberedWanted};
+use crate::overrides::Overrides;
+use crate::speaker_link::{Publication, SpeakerEvent};
+use crate::store::StoreError;
+use crate::weights;
+
+/// How long what belongs to a withdrawn VIP stays in the kernel after the LSA has lost it: the
+/// switch computes its routes with some delay, and packets arrive until then.
+const LET_GO: Duration = Duration::from_secs(2);
+
+/// What the agent says about itself in each report.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// The director.
+    pub director: DirectorName,
+    /// Its router id.
+    pub router_id: RouterId,
+    /// The identity kept in the state directory.
+    pub instance: String,
+    /// Made at each start.
+    pub run: String,
+    /// What is programmed.
+    pub dataplane: DataplaneKind,
+}
+
+/// Why an override was not taken.
+#[derive(Debug, Error)]
+pub enum OverrideError {
+    /// The VIP is none of this director's.
+    #[error("{0} is not a VIP of this director")]
+    UnknownVip(Vip),
+    /// OSPF's metrics for VIPs start at 1.
+    #[error("expected a cost from 1 to 65535, found 0")]
+    ZeroCost,
+    /// It could not be kept, so it is not in force either.
+    #[error("cannot keep the override")]
+    Store(#[from] StoreError),
+}
+
+/// A decision and since when it stands.
+#[derive(Debug)]
+pub(super) struct Standing {
+    pub(super) decision: Decision,
+    pub(super) since: Timestamp,
+}
+
+/// A VIP that is no longer wanted and not yet let go of.
+#[derive(Debug)]
+struct Leaving {
+    services: Vec<ServiceWanted>,
+    /// Since when the speaker does not announce it.
+    gone: Option<Instant>,
+}
+
+/// What this director wants and sees. Owned by the control loop.
+#[derive(Debug)]
+pub struct State {
+    pub(super) about: About,
+    pub(super) intent: Option<Arc<Intent>>,
+    pub(super) checks: Checks,
+    overrides: Overrides,
+    adopted: BTreeMap<CheckKey, u32>,
+    pub(super) speaker: Option<Box<Status>>,
+    owns_speaker: bool,
+    /// What the speaker held for an earlier run; nothing before its first status.
+    held: Option<BTreeSet<Vip>>,
+    pub(super) decisions: BTreeMap<Vip, Standing>,
+    leaving: BTreeMap<Vip, Leaving>,
+    wanted: NumberedWanted,
+    pub(super) kernel: Arc<KernelReport>,
+    stopping: bool,
+    pub(super) sequence: u64,
+}
+
+impl State {
+    /// The state at the start: nothing is wanted or known yet.
+    pub fn new(
+        about: About,
+        checks: Checks,
+        overrides: Overrides,
+        adopted: BTreeMap<CheckKey, u32>,
+    ) -> Self {
+        Self {
+            about,
+            intent: None,
+            checks,
+            overrides,
+            adopted,
+            speaker: None,
+            owns_speaker: false,
+            held: None,
+            decisions: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            wanted: NumberedWanted::default(),
+            kernel: Arc::default(),
+            stopping: false,
+            sequence: 0,
+        }
+    }
+
+    /// Whether the speaker was started by this agent and stops with it.
+    pub(super) fn owns_speaker(&self) -> bool {
+        self.owns_speaker
+    }
+
+    /// From now on nothing is announced.
+    pub(super) fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Whether the speaker announces anything on that voice's word.
+    pub(super) fn announced_by_speaker(&self, source: Source) -> bool {
+        let announced = self.speaker.iter().flat_map(|status| &status.announced);
+        announced.into_iter().any(|vip| vip.source == source)
+    }
+
+    /// Puts another desired state in force; answers whether it is another one.
+    pub(super) fn apply(&mut self, intent: Arc<Intent>, now: Timestamp) -> bool {
+        if self.intent.as_ref() == Some(&intent) {
+            return false;
+        }
+        self.checks.apply(&intent.services, now);
+        let checks = &self.checks;
+        self.adopted
+            .retain(|(service, server), _| checks.check(*service, *server).is_some());
+        self.intent = Some(intent);
+        for vip in self.wanted.wanted.vips.clone() {
+            self.leave_unless_wanted(vip);
+        }
+        for vip in self.held.clone().unwrap_or_default() {
+            self.leave_unless_wanted(vip);
+        }
+        true
+    }
+
+    fn leave_unless_wanted(&mut self, vip: Vip) {
+        let Some(intent) = &self.intent else { return };
+        if intent.vips.iter().any(|spec| spec.address == vip) {
+            self.leaving.remove(&vip);
+            return;
+        }
+        let of_vip = |service: &&ServiceWanted| service.id.vip == vip;
+        let services = self.wanted.wanted.services.iter().filter(of_vip);
+        let leaving = Leaving {
+            services: services.cloned().collect(),
+            gone: None,
+        };
+        self.leaving.entry(vip).or_insert(leaving);
+    }
+
+    /// Lets go of VIPs whose withdrawal the switch has had time to act on; answers whether
+    /// there were any.
+    pub(super) fn let_go(&mut self, now: Instant) -> bool {
+        let speaker = self.speaker.as_deref();
+        let before = self.leaving.len();
+        self.leaving.retain(|vip, leaving| {
+            if announces(speaker, *vip) {
+                leaving.gone = None;
+            }
+            let gone = *leaving.gone.get_or_insert(now);
+            announces(speaker, *vip) || now - gone < LET_GO
+        });
+        self.leaving.len() != before
+    }
+
+    /// Counts the outcome of a check; answers whether it changed a real server's health.
+    pub(super) fn take_outcome(&mut self, outcome: Outcome, now: Timestamp) -> bool {
+        let Some(((service, server), health)) = self.checks.take(outcome, now) else {
+            return false;
+        };
+        let last = self.checks.check(service, server);
+        let detail = last.and_then(|check| check.last.as_ref());
+        let detail = detail.map_or("", |last| last.detail.as_str());
+        tracing::info!(%service, real_server = %server, %health, detail, "health changed");
+        // What the kernel had at the start has no say from the first decision on.
+        self.adopted.remove(&(service, server));
+        true
+    }
+
+    /// Takes what the speaker's link says; answers whether it is worth telling.
+    pub(super) fn take_speaker(&mut self, event: SpeakerEvent) -> bool {
+        match event {
+            SpeakerEvent::Connected { status, ours } => {
+                self.owns_speaker = ours;
+                if self.held.is_none() {
+                    let by_agent = status.announced.iter();
+                    let held: BTreeSet<Vip> = by_agent
+                        .filter(|announced| announced.source == Source::Agent)
+                        .map(|announced| announced.vip)
+                        .collect();
+                    tracing::info!(vips = held.len(), "the speaker holds from an earlier run");
+                    self.held = Some(held.clone());
+                    for vip in held {
+                        self.leave_unless_wanted(vip);
+                    }
+                }
+                self.speaker = Some(status);
+                true
+            }
+            SpeakerEvent::Changed(status) => {
+                let news = match &self.speaker {
+                    Some(before) => differ(before, &status),
+                    None => true,
+                };
+                self.speaker = Some(status);
+                news
+            }
+            SpeakerEvent::Disconnected => self.speaker.take().is_some(),
+        }
+    }
+
+    /// Takes the kernel's report; answers whether more than counters changed.
+    pub(super) fn take_kernel(&mut self, report: Arc<KernelReport>) -> bool {
+        let before = std::mem::replace(&mut self.kernel, report);
+        let (before, now) = (&before, &self.kernel);
+        before.number != now.number
+            || before.report.vips != now.report.vips
+            || before.report.failures != now.report.failures
+    }
+
+    /// Takes an operator's override.
+    ///
+    /// # Errors
+    /// It makes no sense here or cannot be kept; nothing has changed then.
+    pub(super) fn set_override(
+        &mut self,
+        vip: Vip,
+        action: OverrideAction,
+        text: String,
+    ) -> Result<(), OverrideError> {
+        let known = || {
+            let vips = self.intent.iter().flat_map(|intent| &intent.vips);
+            vips.into_iter().any(|spec| spec.address == vip)
+        };
+        match action {
+            OverrideAction::Announce { cost: 0 } => return Err(OverrideError::ZeroCost),
+            OverrideAction::Announce { .. } | OverrideAction::Withdraw if !known() => {
+                return Err(OverrideError::UnknownVip(vip));
+            }
+            OverrideAction::Announce { .. } | OverrideAction::Withdraw | OverrideAction::Clear => {}
+        }
+        tracing::warn!(%vip, ?action, text, "an operator's override");
+        Ok(self.overrides.set(vip, action, text)?)
+    }
+
+    /// Decides anew from everything known; answers what the kernel shall have where that
+    /// changed.
+    pub(super) fn settle(&mut self, now: Timestamp) -> Option<NumberedWanted> {
+        let wanted = self.wanted_now()?;
+        let changed = wanted != self.wanted.wanted || self.wanted.number == 0;
+        if changed {
+            self.wanted.number += 1;
+            self.wanted.wanted = wanted;
+        }
+        self.decide(now);
+        changed.then(|| self.wanted.clone())
+    }
+
+    /// What the kernel shall have; nothing before the first desired state.
+    fn wanted_now(&self) -> Option<Wanted> {
+        let intent = self.intent.as_ref()?;
+        let mut wanted = Wanted {
+            vips: intent.vips.iter().map(|spec| spec.address).collect(),
+            services: intent
+                .services
+                .iter()
+                .map(|spec| self.service(spec))
+                .collect(),
+        };
+        for (vip, leaving) in &self.leaving {
+            wanted.vips.insert(*vip);
+            wanted.services.extend(leaving.services.iter().cloned());
+        }
+        Some(wanted)
+    }
+
+    fn service(&self, spec: &ServiceSpec) -> ServiceWanted {
+        let service = spec.id();
+        let real_server = |server| {
+            let id = spec.real_server_id(server);
+            let health = self.checks.health(service, id);
+            let adopted = self.adopted.get(&(service, id)).copied();
+            RealServerWanted {
+                id,
+                weight: server.weight,
+                effective_weight: weights::effective(server.weight, health, adopted),
+            }
+        };
+        ServiceWanted {
+            id: service,
+            scheduler: spec.scheduler,
+            flags: spec.flags.clone(),
+            forwarding: spec.forwarding,
+            real_servers: spec.real_server.iter().map(real_server).collect(),
+        }
+    }
+
+    fn decide(&mut self, now: Timestamp) {
+        let Some(intent) = self.intent.clone() else {
+            return;
+        };
+        let announced = self.decisions.values();
+        let announced = announced.filter(|standing| standing.decision.cost.is_some());
+        let announced = announced.map(|standing| standing.decision.vip).collect();
+        let nothing = BTreeSet::new();
+        let decisions = decide(&Inputs {
+            vips: &intent.vips,
+            services: &intent.services,
+            admin_state: intent.admin_state,
+            admin_reason: &intent.admin_reason,
+            overrides: self.overrides.by_vip(),
+            health: &|service, server| self.checks.health(service, server),
+            readiness: &|vip| self.readiness(vip),
+            held: self.held.as_ref().unwrap_or(&nothing),
+            announced: &announced,
+            leaving: &self.leaving.keys().copied().collect(),
+            stopping: self.stopping,
+        });
+        // Before the speaker's first status nothing is published, so nothing is decided for
+        // good either: what it holds is not known.
+        if let Some(held) = &mut self.held {
+            for decision in &decisions {
+                if decision.reason != Reason::HeldOverRestart {
+                    held.remove(&decision.vip);
+                }
+            }
+        }
+        self.stand(decisions, now);
+    }
+
+    fn readiness(&self, vip: Vip) -> Readiness {
+        match self.kernel.report.vips.get(&vip) {
+            Some(Err(what)) => Readiness::Failed(what.clone()),
+            Some(Ok(())) if self.kernel.number == self.wanted.number => Readiness::Ready,
+            Some(Ok(())) | None => Readiness::Pending,
+        }
+    }
+
+    /// Replaces the standing decisions; what stays the same keeps its time.
+    fn stand(&mut self, decisions: Vec<Decision>, now: Timestamp) {
+        let mut before = std::mem::take(&mut self.decisions);
+        for decision in decisions {
+            let standing = match before.remove(&decision.vip) {
+                Some(standing) if same(&standing.decision, &decision) => Standing {
+                    decision,
+                    since: standing.since,
+                },
+                Some(_) | None => {
+                    log(&decision);
+                    Standing {
+                        decision,
+                        since: now,
+                    }
+                }
+            };
+            self.decisions.insert(standing.decision.vip, standing);
+        }
+    }
+
+    /// What the speaker shall announce; nothing before the first desired state and the
+    /// speaker's first status.
+    pub(super) fn publication(&self) -> Option<Publication> {
+        self.held.as_ref()?;
+        self.intent.as_ref()?;
+        let decisions = self.decisions.values();
+        let decisions: Vec<Decision> = decisions
+            .map(|standing| standing.decision.clone())
+            .collect();
+        Some(Publication::from(decisions.as_slice()))
+    }
+
+    /// The kernel's view of a service.
+    pub(super) fn kernel_service(
+        &self,
+        service: ServiceId,
+    ) -> Option<&crate::dataplane::KernelService> {
+        self.kernel.report.services.get(&service)
+    }
+}
+
+/// A decision with the same cost and the same reason but for its words.
+fn same(one: &Decision, other: &Decision) -> bool {
+    one.cost == other.cost && one.reason.code() == other.reason.code()
+}
+
+fn log(decision: &Decision) {
+    let Decision { vip, cost, reason } = decision;
+    match cost {
+        Some(cost) => tracing::info!(%vip, cost, %reason, "announce"),
+        None => tracing::info!(%vip, %reason, "withdraw"),
+    }
+}
+
+fn announces(speaker: Option<&Status>, vip: Vip) -> bool {
+    let announced = speaker.iter().flat_map(|status| &status.announced);
+    announced.into_iter().any(|announced| announced.vip == vip)
+}
+
+/// Whether two statuses differ in more than clocks and counters.
+fn differ(one: &Status, other: &Status) -> bool {
+    let neighbors = |status: &Status| -> Vec<_> {
+        let key =
+            |n: &isopath_api::speaker::Neighbor| (n.interface.clone(), n.router_id, n.state, n.bfd);
+        status.neighbors.iter().map(key).collect()
+    };
+    let announced = |status: &Status| -> Vec<Announced> { status.announced.clone() };
+    let owner = |status: &Status| match status.owner {
+        Owner::None => 0,
+        Owner::Connected { .. } => 1,
+        Owner::Held { .. } => 2,
+        Owner::Expired => 3,
+    };
+    neighbors(one) != neighbors(other)
+        || announced(one) != announced(other)
+        || one.withheld != other.withheld
+        || one.announcers != other.announcers
+        || owner(one) != owner(other)
+        || one.pid != other.pid
+}

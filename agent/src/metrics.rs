@@ -1,0 +1,325 @@
+//! Prometheus metrics.
+//!
+//! Every scrape builds its series from one report, so what is gone (a real server, a VIP, a
+//! neighbour) has no series any more instead of a frozen one. Each help text says whether the
+//! value is desired or actual.
+
+mod server;
+
+use isopath_api::ids::{BfdState, Protocol, RealServerId, ServiceId};
+use isopath_api::observed::{Health, Observed, RealServerObserved, ServiceObserved, Stats};
+use isopath_api::speaker;
+use prometheus::core::Collector;
+use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
+
+pub use server::MetricsServer;
+
+/// Labels of a service, as node_exporter's IPVS collector has them.
+const SERVICE: [&str; 3] = ["local_address", "local_port", "proto"];
+
+/// Labels of a real server, as node_exporter's IPVS collector has them.
+const REAL_SERVER: [&str; 5] = [
+    "local_address",
+    "local_port",
+    "remote_address",
+    "remote_port",
+    "proto",
+];
+
+/// The page for one report.
+///
+/// # Errors
+/// A name or label that Prometheus does not take.
+pub fn page(observed: &Observed) -> prometheus::Result<String> {
+    let page = Page {
+        registry: Registry::new(),
+    };
+    page.agent(observed)?;
+    page.vips(observed)?;
+    if let Some(status) = &observed.speaker {
+        page.speaker(status)?;
+    }
+    page.services(&observed.services)?;
+    page.real_servers(&observed.services)?;
+    TextEncoder::new().encode_to_string(&page.registry.gather())
+}
+
+struct Page {
+    registry: Registry,
+}
+
+impl Page {
+    fn register(&self, collector: impl Collector + 'static) -> prometheus::Result<()> {
+        self.registry.register(Box::new(collector))
+    }
+
+    /// Adds a family of gauges, one series for each of `values`.
+    fn gauges<const N: usize>(
+        &self,
+        name: &str,
+        help: &str,
+        labels: [&str; N],
+        values: impl IntoIterator<Item = ([String; N], f64)>,
+    ) -> prometheus::Result<()> {
+        let family = GaugeVec::new(Opts::new(name, help), &labels)?;
+        for (labels, value) in values {
+            family.get_metric_with_label_values(&labels)?.set(value);
+        }
+        self.register(family)
+    }
+
+    /// Adds a family of counters, one series for each of `values`.
+    fn counters<const N: usize>(
+        &self,
+        name: &str,
+        help: &str,
+        labels: [&str; N],
+        values: impl IntoIterator<Item = ([String; N], u64)>,
+    ) -> prometheus::Result<()> {
+        let family = IntCounterVec::new(Opts::new(name, help), &labels)?;
+        for (labels, value) in values {
+            family.get_metric_with_label_values(&labels)?.inc_by(value);
+        }
+        self.register(family)
+    }
+
+    fn gauge(&self, name: &str, help: &str, value: f64) -> prometheus::Result<()> {
+        self.gauges(name, help, [], [([], value)])
+    }
+
+    fn counter(&self, name: &str, help: &str, value: u64) -> prometheus::Result<()> {
+        self.counters(name, help, [], [([], value)])
+    }
+
+    fn agent(&self, observed: &Observed) -> prometheus::Result<()> {
+        let help = "Always 1; the label says the agent's version.";
+        let version = [observed.version.clone()];
+        self.gauges("isopath_build_info", help, ["version"], [(version, 1.0)])?;
+        self.gauge(
+            "isopath_desired_generation",
+            "Desired: the generation of the desired state in force; 0 with a local file or before the first.",
+            observed.generation as f64,
+        )?;
+        if let Some(controller) = &observed.controller {
+            self.gauge(
+                "isopath_controller_connected",
+                "Actual: 1 while the stream of the desired state is open.",
+                flag(controller.connected),
+            )?;
+        }
+        self.gauge(
+            "isopath_speaker_connected",
+            "Actual: 1 while the agent reaches the speaker.",
+            flag(observed.speaker.is_some()),
+        )?;
+        let dataplane = &observed.dataplane;
+        self.counter(
+            "isopath_dataplane_steps_total",
+            "Actual: steps executed in the kernel since the agent started.",
+            dataplane.steps,
+        )?;
+        self.counter(
+            "isopath_dataplane_drift_repaired_total",
+            "Actual: differences that something else had made in the kernel and that were repaired.",
+            dataplane.drift_repaired,
+        )?;
+        self.gauge(
+            "isopath_dataplane_failures",
+            "Actual: steps of the last plan that failed.",
+            dataplane.failures.len() as f64,
+        )
+    }
+
+    fn vips(&self, observed: &Observed) -> prometheus::Result<()> {
+        let wanted = observed.vips.iter().map(|vip| {
+            let labels = [vip.vip.to_string(), vip.reason.code().to_owned()];
+            (labels, flag(vip.cost.is_some()))
+        });
+        self.gauges(
+            "isopath_vip_announce_wanted",
+            "Desired: 1 where this director wants the VIP announced, 0 where it wants it withdrawn; the label says why.",
+            ["vip", "reason"],
+            wanted,
+        )?;
+        let Some(status) = &observed.speaker else {
+            return Ok(());
+        };
+        let in_lsdb = observed.vips.iter().map(|vip| {
+            let of_vip = status
+                .announced
+                .iter()
+                .find(|announced| announced.vip == vip.vip);
+            let there = of_vip.is_some_and(|announced| announced.in_lsdb);
+            ([vip.vip.to_string()], flag(there))
+        });
+        self.gauges(
+            "isopath_vip_in_lsdb",
+            "Actual: 1 where the Router-LSA in this director's link-state database carries the VIP.",
+            ["vip"],
+            in_lsdb,
+        )
+    }
+
+    fn speaker(&self, status: &speaker::Status) -> prometheus::Result<()> {
+        let labels = |neighbor: &speaker::Neighbor| {
+            [neighbor.interface.clone(), neighbor.router_id.to_string()]
+        };
+        let neighbors = &status.neighbors;
+        self.gauges(
+            "isopath_ospf_neighbor_state",
+            "Actual: the neighbour's state as RFC 2328 orders them: 1 Down, 2 Attempt, 3 Init, 4 2-Way, 5 ExStart, 6 Exchange, 7 Loading, 8 Full.",
+            ["interface", "router_id"],
+            neighbors.iter().map(|neighbor| (labels(neighbor), f64::from(neighbor.state as u8))),
+        )?;
+        let sessions = neighbors.iter().filter_map(|neighbor| {
+            let state = neighbor.bfd?;
+            Some((labels(neighbor), flag(state == BfdState::Up)))
+        });
+        self.gauges(
+            "isopath_bfd_up",
+            "Actual: 1 while the BFD session with the neighbour is Up.",
+            ["interface", "router_id"],
+            sessions,
+        )?;
+        for (name, value) in &status.counters {
+            let name = format!("isopath_speaker_{}_total", metric_name(name));
+            self.counter(
+                &name,
+                "Actual: counted by the speaker since its start.",
+                *value,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn services(&self, services: &[ServiceObserved]) -> prometheus::Result<()> {
+        type Value = fn(&Stats) -> u64;
+        let families: [(&str, &str, Value); 5] = [
+            ("connections", "connections scheduled", |s| s.connections),
+            ("incoming_packets", "packets from clients", |s| s.in_packets),
+            ("outgoing_packets", "packets to clients (NAT only)", |s| {
+                s.out_packets
+            }),
+            ("incoming_bytes", "bytes from clients", |s| s.in_bytes),
+            ("outgoing_bytes", "bytes to clients (NAT only)", |s| {
+                s.out_bytes
+            }),
+        ];
+        for (name, what, value) in families {
+            let values = services.iter().filter_map(|service| {
+                let stats = service.stats.as_ref()?;
+                Some((service_labels(service.service), value(stats)))
+            });
+            self.counters(
+                &format!("isopath_ipvs_{name}_total"),
+                &format!("Actual: {what}, by the kernel's count for the service."),
+                SERVICE,
+                values,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn real_servers(&self, services: &[ServiceObserved]) -> prometheus::Result<()> {
+        type Value = fn(&RealServerObserved) -> Option<f64>;
+        let families: [(&str, &str, Value); 6] = [
+            (
+                "isopath_real_server_up",
+                "Actual: 1 where this director's checks found the real server healthy, 0 where not; no series before they have decided.",
+                |server| match server.health {
+                    Health::Unknown => None,
+                    Health::Up => Some(1.0),
+                    Health::Down => Some(0.0),
+                },
+            ),
+            (
+                "isopath_real_server_weight",
+                "Desired: the declared weight.",
+                |server| Some(f64::from(server.weight)),
+            ),
+            (
+                "isopath_real_server_weight_effective",
+                "Actual: the weight in the kernel.",
+                |server| server.effective_weight.map(f64::from),
+            ),
+            (
+                "isopath_real_server_active_connections",
+                "Actual: connections that the kernel counts as active.",
+                |server| server.stats.map(|_| f64::from(server.active)),
+            ),
+            (
+                "isopath_real_server_inactive_connections",
+                "Actual: connections that the kernel counts as inactive.",
+                |server| server.stats.map(|_| f64::from(server.inactive)),
+            ),
+            (
+                "isopath_check_duration_seconds",
+                "Actual: how long the last check took.",
+                |server| Some(server.last_check.as_ref()?.took_ms as f64 / 1000.0),
+            ),
+        ];
+        let each = || {
+            let of = |service: &'_ ServiceObserved| service.service;
+            services
+                .iter()
+                .flat_map(move |s| s.real_servers.iter().map(move |server| (of(s), server)))
+        };
+        for (name, help, value) in families {
+            let values = each().filter_map(|(service, server)| {
+                Some((
+                    real_server_labels(service, server.real_server),
+                    value(server)?,
+                ))
+            });
+            self.gauges(name, help, REAL_SERVER, values)?;
+        }
+        let connections = each().filter_map(|(service, server)| {
+            let labels = real_server_labels(service, server.real_server);
+            Some((labels, server.stats?.connections))
+        });
+        self.counters(
+            "isopath_real_server_connections_total",
+            "Actual: connections scheduled to the real server, by the kernel's count.",
+            REAL_SERVER,
+            connections,
+        )
+    }
+}
+
+/// A counter's name with everything replaced that a metric's name may not have.
+fn metric_name(counter: &str) -> String {
+    let allowed = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    counter.chars().map(allowed).collect()
+}
+
+fn flag(value: bool) -> f64 {
+    f64::from(u8::from(value))
+}
+
+fn proto(protocol: Protocol) -> String {
+    match protocol {
+        Protocol::Tcp => "TCP".to_owned(),
+        Protocol::Udp => "UDP".to_owned(),
+    }
+}
+
+fn service_labels(service: ServiceId) -> [String; 3] {
+    [
+        service.vip.to_string(),
+        service.port.to_string(),
+        proto(service.protocol),
+    ]
+}
+
+fn real_server_labels(service: ServiceId, server: RealServerId) -> [String; 5] {
+    [
+        service.vip.to_string(),
+        service.port.to_string(),
+        server.0.ip().to_string(),
+        server.0.port().to_string(),
+        proto(service.protocol),
+    ]
+}
+
+#[cfg(test)]
+mod tests;
