@@ -1,6 +1,7 @@
 //! What the data plane is asked for and what it answers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use isopath_api::declare::{Forwarding, Scheduler, SchedulerFlag};
 use isopath_api::ids::{RealServerId, ServiceId, Vip};
@@ -28,6 +29,20 @@ pub struct ServiceWanted {
     pub forwarding: Forwarding,
     /// Its real servers, each once, in any order: the kernel's order is canonical.
     pub real_servers: Vec<RealServerWanted>,
+}
+
+impl Wanted {
+    pub(super) fn service(&self, id: ServiceId) -> Option<&ServiceWanted> {
+        self.services.iter().find(|service| service.id == id)
+    }
+}
+
+impl ServiceWanted {
+    pub(super) fn real_server(&self, address: SocketAddr) -> Option<RealServerWanted> {
+        let mut servers = self.real_servers.iter();
+        let server = servers.find(|server| SocketAddr::V4(server.id.0) == address);
+        server.copied()
+    }
 }
 
 /// A real server the kernel shall have.

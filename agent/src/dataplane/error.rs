@@ -1,0 +1,55 @@
+//! What can go wrong with the data plane.
+
+use std::io;
+
+use thiserror::Error;
+
+/// Why the kernel could not be read or changed.
+#[derive(Debug, Error)]
+pub enum DataplaneError {
+    /// IPVS.
+    #[error(transparent)]
+    Ipvs(#[from] isopath_ipvs::Error),
+    /// The socket to the kernel's routing side.
+    #[error("cannot open rtnetlink")]
+    Open(#[source] io::Error),
+    /// An interface or its addresses.
+    #[error("cannot {what}")]
+    Link {
+        /// What was tried, and on what.
+        what: String,
+        /// Why not.
+        source: rtnetlink::Error,
+    },
+    /// The kernel has no dummy interfaces.
+    #[error("cannot make the dummy interface {0}: `modprobe dummy` loads its module")]
+    NoDummy(String),
+    /// An interface that was there is gone.
+    #[error("interface {0} is gone")]
+    InterfaceGone(String),
+    /// The sysctls could not be read.
+    #[error("cannot read the sysctls")]
+    ReadSysctls(#[source] io::Error),
+    /// A sysctl was not taken.
+    #[error("cannot set {} to {value}", key.replace('/', "."))]
+    SetSysctl {
+        /// Its name, as under `/proc/sys`.
+        key: String,
+        /// The value.
+        value: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// An error and what caused it, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,112 @@
+//! What in this kernel is ours, kept in the state directory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use isopath_api::ids::{ServiceId, Vip};
+use serde::{Deserialize, Serialize};
+
+use super::observed::Observed;
+use super::state::Wanted;
+use super::step::Step;
+
+/// What this agent or one before it made. It is written before anything is made, so that a
+/// crash leaves a line too many, never an object that nobody owns.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ledger {
+    /// The interfaces that carry our VIPs: more than one only after the configured name changed.
+    pub(super) interfaces: BTreeMap<String, OwnedInterface>,
+    /// Our services. With each real server stands the weight that `mh` has it in its table
+    /// with: the last one above 0 (`last_weight` in `ip_vs_ctl.c`), which cannot be read.
+    pub(super) services: BTreeMap<ServiceId, BTreeMap<SocketAddr, u32>>,
+}
+
+/// An interface that carries our VIPs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct OwnedInterface {
+    /// Whether we made it.
+    pub(super) made: bool,
+    /// The VIPs on it.
+    pub(super) vips: BTreeSet<Vip>,
+}
+
+impl Ledger {
+    /// Owns what is wanted, whoever made it, and learns and forgets what was observed.
+    pub(super) fn update(&mut self, interface: &str, wanted: &Wanted, observed: &Observed) {
+        if !wanted.vips.is_empty() {
+            let missing = !observed.interfaces.contains_key(interface);
+            let owned = self.interfaces.entry(interface.to_owned()).or_default();
+            owned.made |= missing;
+            owned.vips.extend(&wanted.vips);
+        }
+        for service in &wanted.services {
+            self.services.entry(service.id).or_default();
+        }
+        let wanted_services: BTreeSet<_> = wanted.services.iter().map(|it| it.id).collect();
+        self.services.retain(|id, table| {
+            let Some(service) = observed.services.get(id) else {
+                table.clear();
+                return wanted_services.contains(id);
+            };
+            table.retain(|address, _| service.real_server(*address).is_some());
+            for server in &service.real_servers {
+                if server.spec.weight > 0 {
+                    table.insert(server.spec.address, server.spec.weight);
+                }
+            }
+            true
+        });
+        self.interfaces.retain(|name, owned| {
+            let on_it = observed.interfaces.get(name).map(|it| &it.vips);
+            let wanted_here = name == interface;
+            owned.vips.retain(|vip| {
+                wanted_here && wanted.vips.contains(vip) || on_it.is_some_and(|it| it.contains(vip))
+            });
+            !owned.vips.is_empty() || owned.made && on_it.is_some()
+        });
+    }
+
+    /// Writes down what a step did.
+    pub(super) fn record(&mut self, step: &Step) {
+        match step {
+            Step::AddRealServer(id, spec) | Step::ReinsertRealServer(id, spec) => {
+                let table = self.services.entry(*id).or_default();
+                table.insert(spec.address, spec.weight);
+            }
+            Step::SetRealServer(id, spec) if spec.weight > 0 => {
+                let table = self.services.entry(*id).or_default();
+                table.insert(spec.address, spec.weight);
+            }
+            Step::DeleteRealServer(id, address) => {
+                if let Some(table) = self.services.get_mut(id) {
+                    table.remove(address);
+                }
+            }
+            Step::DeleteService(id) => {
+                self.services.remove(id);
+            }
+            Step::RemoveVip { interface, vip } => {
+                if let Some(owned) = self.interfaces.get_mut(interface) {
+                    owned.vips.remove(vip);
+                }
+            }
+            Step::RemoveInterface(name) => {
+                self.interfaces.remove(name);
+            }
+            Step::SetSysctl { .. }
+            | Step::AddInterface(_)
+            | Step::RaiseInterface(_)
+            | Step::AddVip { .. }
+            | Step::AddService(..)
+            | Step::SetService(..)
+            | Step::HoldConnections
+            | Step::ReleaseConnections
+            | Step::SetRealServer(..) => {}
+        }
+    }
+
+    /// The weight that `mh` has a real server in its table with, where it is known.
+    pub(super) fn table_weight(&self, id: ServiceId, address: SocketAddr) -> Option<u32> {
+        self.services.get(&id)?.get(&address).copied()
+    }
+}

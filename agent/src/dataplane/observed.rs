@@ -1,0 +1,140 @@
+//! What the kernel has of what concerns us.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use isopath_api::declare::{Forwarding, SchedulerFlag};
+use isopath_api::ids::{Protocol, RealServerId, ServiceId, Vip};
+use isopath_api::observed::Stats;
+use isopath_ipvs::{Destination, DestinationSpec, ServiceFlags, ServiceKey, ServiceSpec};
+
+use super::state::{KernelRealServer, KernelService, RealServerWanted, ServiceWanted};
+
+/// What the kernel has of what concerns us.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Observed {
+    /// The sysctls that matter, named as under `/proc/sys`; nothing for one that is missing.
+    pub(super) sysctls: BTreeMap<String, Option<String>>,
+    /// The interfaces that carry or shall carry our VIPs, those that exist.
+    pub(super) interfaces: BTreeMap<String, ObservedInterface>,
+    /// The services, also those that are not ours.
+    pub(super) services: BTreeMap<ServiceId, ObservedService>,
+}
+
+/// An interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct ObservedInterface {
+    /// Whether it is up.
+    pub(super) up: bool,
+    /// Its /32 addresses.
+    pub(super) vips: BTreeSet<Vip>,
+    /// Whether it has other IPv4 addresses.
+    pub(super) others: bool,
+}
+
+/// A service in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ObservedService {
+    /// What it is.
+    pub(super) spec: ServiceSpec,
+    /// Its counters.
+    pub(super) stats: isopath_ipvs::Stats,
+    /// Its real servers in the kernel's order.
+    pub(super) real_servers: Vec<Destination>,
+}
+
+impl ObservedService {
+    pub(super) fn real_server(&self, address: SocketAddr) -> Option<&Destination> {
+        let mut servers = self.real_servers.iter();
+        servers.find(|server| server.spec.address == address)
+    }
+
+    /// The service as it is reported. A real server with an IPv6 address, which only somebody
+    /// else can have added, has no name of ours and is left out.
+    pub(super) fn report(&self) -> KernelService {
+        let servers = self.real_servers.iter().filter_map(|server| {
+            let SocketAddr::V4(address) = server.spec.address else {
+                return None;
+            };
+            let reported = KernelRealServer {
+                weight: server.spec.weight,
+                active: server.active,
+                inactive: server.inactive,
+                stats: stats(server.stats),
+            };
+            Some((RealServerId(address), reported))
+        });
+        KernelService {
+            stats: stats(self.stats),
+            real_servers: servers.collect(),
+        }
+    }
+}
+
+fn stats(stats: isopath_ipvs::Stats) -> Stats {
+    Stats {
+        connections: stats.connections,
+        in_packets: stats.in_packets,
+        out_packets: stats.out_packets,
+        in_bytes: stats.in_bytes,
+        out_bytes: stats.out_bytes,
+        connections_per_second: stats.connections_per_second,
+        in_packets_per_second: stats.in_packets_per_second,
+    }
+}
+
+/// The kernel's name of a service.
+pub(super) fn service_key(id: ServiceId) -> ServiceKey {
+    let address = SocketAddr::new(IpAddr::V4(id.vip.0), id.port);
+    match id.protocol {
+        Protocol::Tcp => ServiceKey::tcp(address),
+        Protocol::Udp => ServiceKey::udp(address),
+    }
+}
+
+/// Our name of a service; nothing for one that we could not have made.
+pub(super) fn service_id(key: &ServiceKey) -> Option<ServiceId> {
+    let ServiceKey::Address { protocol, address } = key else {
+        return None;
+    };
+    let (IpAddr::V4(vip), port @ 1..) = (address.ip(), address.port()) else {
+        return None;
+    };
+    let protocol = match protocol {
+        isopath_ipvs::Protocol::Tcp => Protocol::Tcp,
+        isopath_ipvs::Protocol::Udp => Protocol::Udp,
+        isopath_ipvs::Protocol::Sctp | isopath_ipvs::Protocol::Other(_) => return None,
+    };
+    Some(ServiceId {
+        protocol,
+        vip: Vip(vip),
+        port,
+    })
+}
+
+/// What the kernel shall have of a wanted service.
+pub(super) fn service_spec(wanted: &ServiceWanted) -> ServiceSpec {
+    let flag = |flag: &SchedulerFlag| match flag {
+        SchedulerFlag::MhFallback => ServiceFlags::MH_FALLBACK,
+        SchedulerFlag::MhPort => ServiceFlags::MH_PORT,
+    };
+    let flags = wanted.flags.iter().map(flag);
+    ServiceSpec {
+        flags: flags.fold(ServiceFlags::NONE, |all, one| all | one),
+        ..ServiceSpec::new(service_key(wanted.id), wanted.scheduler.as_str())
+    }
+}
+
+/// What the kernel shall have of a wanted real server.
+pub(super) fn destination_spec(
+    service: &ServiceWanted,
+    wanted: RealServerWanted,
+) -> DestinationSpec {
+    let forwarding = match service.forwarding {
+        Forwarding::Dr => isopath_ipvs::Forwarding::DirectRoute,
+        Forwarding::Tun => isopath_ipvs::Forwarding::Tunnel,
+        Forwarding::Nat => isopath_ipvs::Forwarding::Masquerade,
+    };
+    let weight = u32::from(wanted.effective_weight);
+    DestinationSpec::new(SocketAddr::V4(wanted.id.0), forwarding, weight)
+}

@@ -1,0 +1,665 @@
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use isopath_api::declare::{Forwarding, Scheduler, SchedulerFlag};
+use isopath_api::ids::{Protocol, RealServerId, ServiceId, Vip};
+use isopath_ipvs::{Destination, DestinationSpec, ServiceSpec};
+use proptest::prelude::*;
+
+use super::super::ledger::Ledger;
+use super::super::observed::{Observed, ObservedInterface, ObservedService, service_key};
+use super::super::state::{RealServerWanted, ServiceWanted, Wanted};
+use super::super::step::{Step, subjects};
+use super::{Planner, Quiesced, insertions};
+
+const INTERFACE: &str = "isopath";
+const DRAIN_LIMIT: Duration = Duration::from_secs(60);
+
+/// A kernel that does what `ip_vs_ctl.c` does, with the agent's books beside it.
+struct Model {
+    observed: Observed,
+    /// `last_weight` of each real server, which the kernel shows to nobody.
+    table: BTreeMap<(ServiceId, SocketAddr), u32>,
+    ledger: Ledger,
+    quiesced: Quiesced,
+    now: Instant,
+}
+
+impl Model {
+    fn new() -> Self {
+        Self {
+            observed: Observed::default(),
+            table: BTreeMap::new(),
+            ledger: Ledger::default(),
+            quiesced: Quiesced::new(),
+            now: Instant::now(),
+        }
+    }
+
+    fn plan(&mut self, wanted: &Wanted) -> Vec<Step> {
+        self.ledger.update(INTERFACE, wanted, &self.observed);
+        let mut quiesced = Quiesced::new();
+        for (id, service) in &self.observed.services {
+            for server in service.real_servers.iter().filter(|it| it.spec.weight == 0) {
+                let key = (*id, server.spec.address);
+                quiesced.insert(key, self.quiesced.get(&key).copied().unwrap_or(self.now));
+            }
+        }
+        self.quiesced = quiesced;
+        Planner {
+            interface: INTERFACE,
+            observed: &self.observed,
+            wanted,
+            ledger: &self.ledger,
+            quiesced: &self.quiesced,
+            now: self.now,
+            drain_limit: DRAIN_LIMIT,
+        }
+        .plan()
+    }
+
+    fn execute(&mut self, steps: &[Step]) {
+        for step in steps {
+            self.step(step);
+            self.ledger.record(step);
+        }
+    }
+
+    /// Plans and executes until nothing is left, and returns what was executed.
+    fn reconcile(&mut self, wanted: &Wanted) -> Vec<Step> {
+        let mut all = Vec::new();
+        for _ in 0..5 {
+            let steps = self.plan(wanted);
+            if steps.is_empty() {
+                return all;
+            }
+            self.execute(&steps);
+            all.extend(steps);
+        }
+        panic!("no end of steps: {:?}", self.plan(wanted));
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::SetSysctl { key, value } => {
+                let value = Some((*value).to_owned());
+                self.observed.sysctls.insert(key.clone(), value);
+            }
+            Step::AddInterface(name) => {
+                let interface = ObservedInterface {
+                    up: true,
+                    ..ObservedInterface::default()
+                };
+                let before = self.observed.interfaces.insert(name.clone(), interface);
+                assert_eq!(before, None, "{name} was there already");
+            }
+            Step::RaiseInterface(name) => self.interface(name).up = true,
+            Step::AddVip { interface, vip } => {
+                assert!(self.interface(interface).vips.insert(*vip), "{vip} twice");
+            }
+            Step::RemoveVip { interface, vip } => {
+                assert!(self.interface(interface).vips.remove(vip), "no {vip}");
+            }
+            Step::RemoveInterface(name) => {
+                let interface = self.observed.interfaces.remove(name).unwrap();
+                assert!(interface.vips.is_empty(), "{interface:?} goes with VIPs");
+            }
+            Step::AddService(id, spec) => {
+                let service = ObservedService {
+                    spec: spec.clone(),
+                    stats: isopath_ipvs::Stats::default(),
+                    real_servers: Vec::new(),
+                };
+                let before = self.observed.services.insert(*id, service);
+                assert_eq!(before, None, "{id} was there already");
+            }
+            Step::SetService(id, spec) => self.service(*id).spec = spec.clone(),
+            Step::DeleteService(id) => {
+                let service = self.observed.services.remove(id).unwrap();
+                assert_eq!(service.real_servers, [], "{id} goes with real servers");
+            }
+            Step::HoldConnections | Step::ReleaseConnections => {}
+            Step::AddRealServer(id, spec) => self.insert(*id, destination(*spec)),
+            Step::ReinsertRealServer(id, spec) => {
+                let before = self.remove(*id, spec.address);
+                let server = Destination {
+                    spec: *spec,
+                    ..before
+                };
+                self.insert(*id, server);
+            }
+            Step::SetRealServer(id, spec) => {
+                if spec.weight > 0 {
+                    self.table.insert((*id, spec.address), spec.weight);
+                }
+                let mut servers = self.service(*id).real_servers.iter_mut();
+                let server = servers.find(|it| it.spec.address == spec.address);
+                server.unwrap().spec = *spec;
+            }
+            Step::DeleteRealServer(id, address) => {
+                let server = self.remove(*id, *address);
+                assert_eq!(server.spec.weight, 0, "{address} still takes connections");
+            }
+        }
+    }
+
+    fn interface(&mut self, name: &str) -> &mut ObservedInterface {
+        self.observed.interfaces.get_mut(name).unwrap()
+    }
+
+    fn service(&mut self, id: ServiceId) -> &mut ObservedService {
+        self.observed.services.get_mut(&id).unwrap()
+    }
+
+    fn insert(&mut self, id: ServiceId, server: Destination) {
+        let address = server.spec.address;
+        assert!(
+            self.service(id).real_server(address).is_none(),
+            "{address} twice"
+        );
+        self.table.insert((id, address), server.spec.weight);
+        self.service(id).real_servers.insert(0, server);
+    }
+
+    fn remove(&mut self, id: ServiceId, address: SocketAddr) -> Destination {
+        let servers = &mut self.service(id).real_servers;
+        let at = servers.iter().position(|it| it.spec.address == address);
+        servers.remove(at.unwrap())
+    }
+
+    /// Real servers of a service in the kernel's order, by the last byte of their address.
+    fn order(&self, id: ServiceId) -> Vec<u8> {
+        let servers = self.observed.services[&id].real_servers.iter();
+        servers
+            .map(|server| last_byte(server.spec.address))
+            .collect()
+    }
+
+    fn weight(&self, id: ServiceId, number: u8) -> u32 {
+        let service = &self.observed.services[&id];
+        service
+            .real_server(server_address(number))
+            .unwrap()
+            .spec
+            .weight
+    }
+
+    fn connections(&mut self, id: ServiceId, number: u8, active: u32) {
+        let mut servers = self.service(id).real_servers.iter_mut();
+        let server = servers.find(|it| it.spec.address == server_address(number));
+        server.unwrap().active = active;
+    }
+}
+
+fn destination(spec: DestinationSpec) -> Destination {
+    Destination {
+        spec,
+        active: 0,
+        inactive: 0,
+        persistent: 0,
+        stats: isopath_ipvs::Stats::default(),
+    }
+}
+
+fn last_byte(address: SocketAddr) -> u8 {
+    match address {
+        SocketAddr::V4(address) => address.ip().octets()[3],
+        SocketAddr::V6(_) => panic!("{address} is no real server of these tests"),
+    }
+}
+
+fn server_id(number: u8) -> RealServerId {
+    RealServerId(SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, number), 80))
+}
+
+fn server_address(number: u8) -> SocketAddr {
+    SocketAddr::V4(server_id(number).0)
+}
+
+fn vip(number: u8) -> Vip {
+    Vip(Ipv4Addr::new(10, 99, 0, number))
+}
+
+fn service_id(number: u8) -> ServiceId {
+    ServiceId {
+        protocol: Protocol::Tcp,
+        vip: vip(number),
+        port: 80,
+    }
+}
+
+fn server(number: u8, weight: u16, effective_weight: u16) -> RealServerWanted {
+    RealServerWanted {
+        id: server_id(number),
+        weight,
+        effective_weight,
+    }
+}
+
+/// One VIP with one service and these healthy real servers of weight 1.
+fn web(scheduler: Scheduler, servers: &[u8]) -> Wanted {
+    let service = ServiceWanted {
+        id: service_id(1),
+        scheduler,
+        flags: match scheduler {
+            Scheduler::Mh => [SchedulerFlag::MhFallback, SchedulerFlag::MhPort].into(),
+            Scheduler::Rr | Scheduler::Wlc => [].into(),
+        },
+        forwarding: Forwarding::Dr,
+        real_servers: servers.iter().map(|it| server(*it, 1, 1)).collect(),
+    };
+    Wanted {
+        vips: [vip(1)].into(),
+        services: vec![service],
+    }
+}
+
+/// The kinds of the steps, for tests that are about the order alone.
+fn kinds(steps: &[Step]) -> Vec<&'static str> {
+    let kind = |step: &Step| match step {
+        Step::SetSysctl { .. } => "sysctl",
+        Step::AddInterface(_) => "+interface",
+        Step::RaiseInterface(_) => "interface up",
+        Step::AddVip { .. } => "+vip",
+        Step::AddService(..) => "+service",
+        Step::SetService(..) => "service",
+        Step::HoldConnections => "hold",
+        Step::AddRealServer(..) => "+server",
+        Step::ReinsertRealServer(..) => "±server",
+        Step::ReleaseConnections => "release",
+        Step::SetRealServer(..) => "server",
+        Step::DeleteRealServer(..) => "-server",
+        Step::DeleteService(_) => "-service",
+        Step::RemoveVip { .. } => "-vip",
+        Step::RemoveInterface(_) => "-interface",
+    };
+    let mut kinds: Vec<_> = steps.iter().map(kind).collect();
+    kinds.dedup();
+    kinds
+}
+
+#[test]
+fn coming_up_and_going_down_keep_their_order() {
+    let mut model = Model::new();
+    let up = model.reconcile(&web(Scheduler::Rr, &[1, 2]));
+    let expected = ["sysctl", "+interface", "+vip", "+service", "+server"];
+    assert_eq!(kinds(&up), expected);
+    let down = model.reconcile(&Wanted::default());
+    let expected = ["server", "-server", "-service", "-vip", "-interface"];
+    assert_eq!(kinds(&down), expected);
+    assert_eq!(model.ledger, Ledger::default(), "nothing is owned any more");
+}
+
+#[test]
+fn an_agent_that_starts_on_its_ledger_changes_nothing() {
+    let wanted = web(Scheduler::Mh, &[3, 1, 2]);
+    let mut model = Model::new();
+    model.reconcile(&wanted);
+    model.quiesced.clear();
+    assert_eq!(model.plan(&wanted), []);
+}
+
+#[test]
+fn what_is_not_ours_stays() {
+    let foreign = service_id(9);
+    let mut model = Model::new();
+    model.step(&Step::AddService(
+        foreign,
+        ServiceSpec::new(service_key(foreign), "wlc"),
+    ));
+    let spec = DestinationSpec::new(server_address(7), isopath_ipvs::Forwarding::Masquerade, 5);
+    model.step(&Step::AddRealServer(foreign, spec));
+    let before = model.observed.services[&foreign].clone();
+    model.reconcile(&web(Scheduler::Mh, &[1, 2]));
+    model.interface(INTERFACE).vips.insert(vip(9));
+    model.reconcile(&Wanted::default());
+    assert_eq!(model.observed.services[&foreign], before);
+    let interface = &model.observed.interfaces[INTERFACE];
+    assert_eq!(
+        interface.vips,
+        [vip(9)].into(),
+        "its interface stays with it"
+    );
+}
+
+#[test]
+fn a_removed_real_server_waits_for_its_connections_up_to_the_limit() {
+    let id = service_id(1);
+    let mut model = Model::new();
+    model.reconcile(&web(Scheduler::Rr, &[1, 2, 3]));
+    model.connections(id, 2, 5);
+    model.connections(id, 3, 5);
+
+    let fewer = web(Scheduler::Rr, &[1]);
+    let steps = model.reconcile(&fewer);
+    assert_eq!(kinds(&steps), ["server"]);
+    assert_eq!((model.weight(id, 2), model.weight(id, 3)), (0, 0));
+
+    model.connections(id, 2, 0);
+    let gone = Step::DeleteRealServer(id, server_address(2));
+    assert_eq!(model.reconcile(&fewer), [gone]);
+    model.now += DRAIN_LIMIT - Duration::from_millis(1);
+    assert_eq!(model.reconcile(&fewer), []);
+    model.now += Duration::from_millis(1);
+    let gone = Step::DeleteRealServer(id, server_address(3));
+    assert_eq!(model.reconcile(&fewer), [gone]);
+}
+
+#[test]
+fn a_real_server_that_comes_back_while_it_drains_is_only_given_its_weight() {
+    let id = service_id(1);
+    let both = web(Scheduler::Mh, &[1, 2]);
+    let mut model = Model::new();
+    model.reconcile(&both);
+    model.connections(id, 2, 5);
+    model.reconcile(&web(Scheduler::Mh, &[1]));
+    let steps = model.reconcile(&both);
+    assert_eq!(kinds(&steps), ["server"]);
+    assert_eq!(model.weight(id, 2), 1);
+}
+
+#[test]
+fn the_last_real_server_is_replaced_without_a_gap() {
+    let mut model = Model::new();
+    model.reconcile(&web(Scheduler::Rr, &[1]));
+    let steps = model.plan(&web(Scheduler::Rr, &[2]));
+    assert_eq!(kinds(&steps), ["+server", "server"]);
+}
+
+#[test]
+fn the_kernels_list_is_in_canonical_order_for_mh_however_it_came_about() {
+    let id = service_id(1);
+    let mut model = Model::new();
+    model.reconcile(&web(Scheduler::Mh, &[5, 3, 9]));
+    assert_eq!(model.order(id), [9, 5, 3]);
+    // The highest address goes to the head by itself.
+    let steps = model.reconcile(&web(Scheduler::Mh, &[5, 3, 9, 11]));
+    assert_eq!(kinds(&steps), ["+server"]);
+    assert_eq!(model.order(id), [11, 9, 5, 3]);
+    // One in the middle takes those above it along.
+    model.connections(id, 9, 1);
+    let steps = model.reconcile(&web(Scheduler::Mh, &[5, 3, 9, 11, 7]));
+    assert_eq!(kinds(&steps), ["hold", "+server", "±server", "release"]);
+    assert_eq!(model.order(id), [11, 9, 7, 5, 3]);
+    assert_eq!(steps.len(), 5, "5 and 3 stay where they are: {steps:?}");
+}
+
+#[test]
+fn other_schedulers_lists_are_left_in_their_order() {
+    let mut model = Model::new();
+    model.reconcile(&web(Scheduler::Wlc, &[5, 9]));
+    let steps = model.reconcile(&web(Scheduler::Wlc, &[5, 9, 7]));
+    assert_eq!(kinds(&steps), ["+server"]);
+    assert_eq!(model.order(service_id(1)), [7, 9, 5]);
+    // They are put right when the scheduler becomes mh.
+    model.reconcile(&web(Scheduler::Mh, &[5, 9, 7]));
+    assert_eq!(model.order(service_id(1)), [9, 7, 5]);
+}
+
+#[test]
+fn insertions_keep_as_much_of_the_kernels_list_as_can_stay() {
+    // The kernel's list, what it shall hold, what is inserted.
+    let cases: [(&[u8], &[u8], &[u8]); 7] = [
+        (&[], &[1, 2, 3], &[1, 2, 3]),
+        (&[3, 2, 1], &[1, 2, 3], &[]),
+        (&[1, 2, 3], &[1, 2, 3], &[2, 3]),
+        (&[2, 3, 1], &[1, 2, 3], &[3]),
+        (&[3, 1], &[1, 2, 3], &[2, 3]),
+        (&[3, 2], &[1, 2, 3], &[1, 2, 3]),
+        (&[4, 3, 2, 1], &[1, 3], &[]),
+    ];
+    for (present, shall, expected) in cases {
+        let addresses = |numbers: &[u8]| -> Vec<SocketAddr> {
+            numbers.iter().map(|it| server_address(*it)).collect()
+        };
+        let shall = addresses(shall).into_iter();
+        let inserted = insertions(Scheduler::Mh, &addresses(present), shall);
+        assert_eq!(inserted, addresses(expected), "the kernel has {present:?}");
+    }
+}
+
+#[test]
+fn a_real_server_that_is_dead_when_it_is_added_is_in_mhs_table() {
+    let id = service_id(1);
+    let mut wanted = web(Scheduler::Mh, &[1, 2]);
+    wanted.services[0].real_servers[1] = server(2, 5, 0);
+    let mut model = Model::new();
+    model.reconcile(&wanted);
+    assert_eq!(model.weight(id, 2), 0);
+    assert_eq!(model.table[&(id, server_address(2))], 5);
+
+    // A declared weight that changes meanwhile changes the table on every director.
+    wanted.services[0].real_servers[1] = server(2, 7, 0);
+    model.reconcile(&wanted);
+    assert_eq!(model.weight(id, 2), 0);
+    assert_eq!(model.table[&(id, server_address(2))], 7);
+    assert_eq!(model.plan(&wanted), []);
+}
+
+#[test]
+fn a_dead_real_server_keeps_its_place_and_is_no_removal() {
+    let id = service_id(1);
+    let mut wanted = web(Scheduler::Mh, &[1, 2]);
+    let mut model = Model::new();
+    model.reconcile(&wanted);
+    wanted.services[0].real_servers[1].effective_weight = 0;
+    let steps = model.reconcile(&wanted);
+    let dead = DestinationSpec::new(server_address(2), isopath_ipvs::Forwarding::DirectRoute, 0);
+    assert_eq!(steps, [Step::SetRealServer(id, dead)]);
+    model.now += 2 * DRAIN_LIMIT;
+    assert_eq!(
+        model.plan(&wanted),
+        [],
+        "it waits for its health, not for the limit"
+    );
+    assert_eq!(model.order(id), [2, 1]);
+}
+
+#[test]
+fn what_changed_behind_our_back_is_found_and_put_right() {
+    let id = service_id(1);
+    let wanted = web(Scheduler::Mh, &[1, 2]);
+    type Damage = fn(&mut Model);
+    let damages: [(&str, Damage); 7] = [
+        ("a flag", |model| {
+            let service = model.service(service_id(1));
+            service.spec.flags = isopath_ipvs::ServiceFlags::NONE;
+        }),
+        ("a weight", |model| {
+            model.service(service_id(1)).real_servers[0].spec.weight = 9;
+        }),
+        ("a service", |model| {
+            model.observed.services.clear();
+        }),
+        ("a real server", |model| {
+            model.service(service_id(1)).real_servers.remove(0);
+        }),
+        ("a VIP", |model| model.interface(INTERFACE).vips.clear()),
+        ("the interface", |model| model.observed.interfaces.clear()),
+        ("a sysctl", |model| {
+            let key = "net/ipv4/vs/sloppy_tcp".to_owned();
+            model.observed.sysctls.insert(key, Some("0".to_owned()));
+        }),
+    ];
+    for (what, damage) in damages {
+        let mut model = Model::new();
+        model.reconcile(&wanted);
+        let good = model.observed.clone();
+        damage(&mut model);
+        let drift = model.plan(&wanted);
+        assert!(!subjects(&drift).is_empty(), "{what} was not missed");
+        model.reconcile(&wanted);
+        assert_eq!(model.observed, good, "{what} was not put right");
+        assert_eq!(model.order(id), [2, 1]);
+    }
+}
+
+#[test]
+fn a_foreign_real_server_in_a_service_of_ours_drains_away() {
+    let id = service_id(1);
+    let wanted = web(Scheduler::Mh, &[1, 2]);
+    let mut model = Model::new();
+    model.reconcile(&wanted);
+    let spec = DestinationSpec::new(server_address(9), isopath_ipvs::Forwarding::Masquerade, 5);
+    model.step(&Step::AddRealServer(id, spec));
+    let steps = model.reconcile(&wanted);
+    assert_eq!(kinds(&steps), ["server", "-server"]);
+    assert_eq!(model.order(id), [2, 1]);
+}
+
+#[test]
+fn vips_move_to_an_interface_with_another_name() {
+    let wanted = web(Scheduler::Rr, &[1]);
+    let mut model = Model::new();
+    model.reconcile(&wanted);
+    model.ledger.update("vips", &wanted, &model.observed);
+    let steps = Planner {
+        interface: "vips",
+        observed: &model.observed,
+        wanted: &wanted,
+        ledger: &model.ledger,
+        quiesced: &Quiesced::new(),
+        now: model.now,
+        drain_limit: DRAIN_LIMIT,
+    }
+    .plan();
+    let expected = ["+interface", "+vip", "-vip", "-interface"];
+    assert_eq!(kinds(&steps), expected);
+    model.execute(&steps);
+    let names: Vec<_> = model.observed.interfaces.keys().collect();
+    assert_eq!(names, ["vips"]);
+}
+
+fn any_wanted() -> impl Strategy<Value = Wanted> {
+    let real_servers = proptest::collection::btree_map(1..8_u8, (0..4_u16, any::<bool>()), 0..6);
+    let scheduler = prop_oneof![
+        Just(Scheduler::Rr),
+        Just(Scheduler::Wlc),
+        Just(Scheduler::Mh)
+    ];
+    let flags = prop_oneof![
+        Just([].into()),
+        Just([SchedulerFlag::MhFallback].into()),
+        Just([SchedulerFlag::MhFallback, SchedulerFlag::MhPort].into()),
+    ];
+    let forwarding = prop_oneof![Just(Forwarding::Dr), Just(Forwarding::Nat)];
+    let service = (scheduler, flags, forwarding, real_servers).prop_map(
+        |(scheduler, flags, forwarding, servers)| {
+            let servers = servers.into_iter();
+            let servers = servers.map(|(number, (weight, alive))| {
+                server(number, weight, if alive { weight } else { 0 })
+            });
+            ServiceWanted {
+                id: service_id(0),
+                scheduler,
+                flags,
+                forwarding,
+                real_servers: servers.collect(),
+            }
+        },
+    );
+    proptest::collection::btree_map(1..5_u8, service, 0..4).prop_map(|services| {
+        let services = services.into_iter().map(|(number, service)| ServiceWanted {
+            id: service_id(number),
+            ..service
+        });
+        let services: Vec<_> = services.collect();
+        Wanted {
+            vips: services.iter().map(|service| service.id.vip).collect(),
+            services,
+        }
+    })
+}
+
+/// Holds what the kernel has against what is wanted, without asking the planner.
+fn check(model: &Model, wanted: &Wanted) {
+    let interface = model.observed.interfaces.get(INTERFACE);
+    let vips = interface.map(|it| it.vips.clone()).unwrap_or_default();
+    assert_eq!(vips, wanted.vips);
+    let ids = |services: &[ServiceWanted]| -> Vec<_> { services.iter().map(|it| it.id).collect() };
+    let kernel: Vec<_> = model.observed.services.keys().copied().collect();
+    assert_eq!(kernel, ids(&wanted.services));
+    for service in &wanted.services {
+        let observed = &model.observed.services[&service.id];
+        assert_eq!(observed.spec.scheduler, service.scheduler.as_str());
+        let mut shall: Vec<_> = service
+            .real_servers
+            .iter()
+            .map(|it| (it.id, u32::from(it.effective_weight)))
+            .collect();
+        let mut has: Vec<_> = observed.report().real_servers.into_iter().collect();
+        if service.scheduler == Scheduler::Mh {
+            let order = model.order(service.id);
+            assert!(
+                order.is_sorted_by(|a, b| a > b),
+                "{order:?} is not canonical"
+            );
+            for server in &service.real_servers {
+                let table = model.table[&(service.id, SocketAddr::V4(server.id.0))];
+                let declared = u32::from(server.weight);
+                assert!(declared == 0 || table == declared, "{table} for {server:?}");
+            }
+        }
+        shall.sort_unstable();
+        has.sort_unstable_by_key(|(id, _)| *id);
+        let has: Vec<_> = has.into_iter().map(|(id, it)| (id, it.weight)).collect();
+        assert_eq!(has, shall);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_change_reaches_what_is_wanted_and_then_nothing_is_left_to_do(
+        all in proptest::collection::vec((any_wanted(), any::<bool>()), 1..5),
+    ) {
+        // The model itself refuses to delete what takes connections, and to add twice.
+        let mut model = Model::new();
+        for (wanted, restarts) in all {
+            if restarts {
+                model.quiesced.clear();
+            }
+            model.reconcile(&wanted);
+            check(&model, &wanted);
+            prop_assert_eq!(model.plan(&wanted), []);
+        }
+    }
+
+    #[test]
+    fn a_crash_after_any_step_is_recovered_from(
+        first in any_wanted(), second in any_wanted(), steps in 0..12_usize,
+    ) {
+        let mut model = Model::new();
+        model.reconcile(&first);
+        let plan = model.plan(&second);
+        // The ledger was saved before the steps; what they recorded is lost.
+        let saved = model.ledger.clone();
+        for step in plan.iter().take(steps) {
+            model.step(step);
+        }
+        model.ledger = saved;
+        model.quiesced.clear();
+        model.reconcile(&second);
+        check(&model, &second);
+    }
+
+    #[test]
+    fn a_step_that_fails_leaves_the_rest_reachable(
+        first in any_wanted(), second in any_wanted(), fails in 0..12_usize,
+    ) {
+        let mut model = Model::new();
+        model.reconcile(&first);
+        let plan = model.plan(&second);
+        let mut undone: Vec<&Step> = Vec::new();
+        for (at, step) in plan.iter().enumerate() {
+            if at == fails || undone.iter().any(|earlier| step.needs(earlier)) {
+                undone.push(step);
+            } else {
+                model.step(step);
+                model.ledger.record(step);
+            }
+        }
+        model.reconcile(&second);
+        check(&model, &second);
+    }
+}

@@ -1,0 +1,290 @@
+//! The loop around the planner: observe, plan, execute, observe again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use isopath_api::ids::{ServiceId, Vip};
+use isopath_ipvs::Cause;
+use tracing::{info, warn};
+
+use super::error::{DataplaneError, chain};
+use super::kernel::Kernel;
+use super::ledger::Ledger;
+use super::observed::Observed;
+use super::plan::{Planner, Quiesced};
+use super::state::{KernelService, Report, Wanted};
+use super::step::{Holds, Step, Subject, subjects};
+use crate::store::{StoreError, read_json, write_json};
+
+/// How often one call observes and plans anew: adding takes one round, removing an idle real
+/// server two (weight 0, then the deletion), and the third finds nothing left to do.
+const ROUNDS: usize = 3;
+
+/// Makes the kernel what is wanted of it.
+pub(super) struct Programmer {
+    interface: String,
+    ledger: Ledger,
+    ledger_path: PathBuf,
+    drain_limit: Duration,
+    /// Opened when first needed, and anew after it failed.
+    kernel: Option<Kernel>,
+    quiesced: Quiesced,
+    /// What the kernel was last made to have, all of it.
+    settled: Option<Wanted>,
+    steps: u64,
+    drift_repaired: u64,
+}
+
+/// How a round ended.
+struct Round {
+    observed: Observed,
+    /// The steps that failed, and why.
+    failed: Vec<(Step, String)>,
+    /// Differences to what was settled, found before the first step.
+    drift: BTreeSet<Subject>,
+}
+
+impl Programmer {
+    pub(super) fn new(
+        interface: String,
+        state_dir: &Path,
+        drain_limit: Duration,
+    ) -> Result<Self, StoreError> {
+        let ledger_path = state_dir.join("dataplane.json");
+        Ok(Self {
+            interface,
+            ledger: read_json(&ledger_path)?.unwrap_or_default(),
+            ledger_path,
+            drain_limit,
+            kernel: None,
+            quiesced: Quiesced::new(),
+            settled: None,
+            steps: 0,
+            drift_repaired: 0,
+        })
+    }
+
+    /// The services in the kernel, whoever made them.
+    pub(super) async fn services(
+        &mut self,
+    ) -> Result<BTreeMap<ServiceId, KernelService>, DataplaneError> {
+        match self.observe().await {
+            Ok(observed) => {
+                let services = observed.services.iter();
+                Ok(services.map(|(id, it)| (*id, it.report())).collect())
+            }
+            // Where there is no IPVS, no service was left behind.
+            Err(DataplaneError::Ipvs(error)) if matches!(error.cause, Cause::NoModule) => {
+                Ok(BTreeMap::new())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn reconcile(&mut self, wanted: &Wanted) -> Report {
+        let mut result = self.rounds(wanted, self.drain_limit).await;
+        if result.is_err() {
+            // The connection may have been to a module that was loaded anew since.
+            result = self.rounds(wanted, self.drain_limit).await;
+        }
+        match result {
+            Ok(round) => self.report(wanted, &round),
+            Err(error) => self.blind(wanted, &chain(&error)),
+        }
+    }
+
+    /// Removes everything that is ours, without waiting for connections to end.
+    pub(super) async fn tear_down(&mut self) -> Report {
+        let nothing = Wanted::default();
+        match self.rounds(&nothing, Duration::ZERO).await {
+            Ok(round) => self.report(&nothing, &round),
+            Err(error) => self.blind(&nothing, &chain(&error)),
+        }
+    }
+
+    async fn rounds(
+        &mut self,
+        wanted: &Wanted,
+        drain_limit: Duration,
+    ) -> Result<Round, DataplaneError> {
+        let observed = self.observe().await?;
+        let drift = match &self.settled {
+            Some(settled) => subjects(&self.planner(&observed, settled, drain_limit).plan()),
+            None => BTreeSet::new(),
+        };
+        let mut round = Round {
+            observed,
+            failed: Vec::new(),
+            drift,
+        };
+        for _ in 0..ROUNDS {
+            self.keep_books(wanted, &round.observed);
+            let steps = self.planner(&round.observed, wanted, drain_limit).plan();
+            if steps.is_empty() {
+                break;
+            }
+            let before = self.steps;
+            self.execute(&steps, &mut round).await;
+            round.observed = self.observe().await?;
+            if self.steps == before {
+                break;
+            }
+        }
+        self.keep_books(wanted, &round.observed);
+        Ok(round)
+    }
+
+    fn planner<'a>(
+        &'a self,
+        observed: &'a Observed,
+        wanted: &'a Wanted,
+        drain_limit: Duration,
+    ) -> Planner<'a> {
+        Planner {
+            interface: &self.interface,
+            observed,
+            wanted,
+            ledger: &self.ledger,
+            quiesced: &self.quiesced,
+            now: Instant::now(),
+            drain_limit,
+        }
+    }
+
+    async fn observe(&mut self) -> Result<Observed, DataplaneError> {
+        let kernel = match self.kernel.take() {
+            Some(kernel) => kernel,
+            None => Kernel::connect().await?,
+        };
+        let mut interfaces: BTreeSet<String> = self.ledger.interfaces.keys().cloned().collect();
+        interfaces.insert(self.interface.clone());
+        let observed = kernel.observe(interfaces).await?;
+        self.kernel = Some(kernel);
+        Ok(observed)
+    }
+
+    /// Brings the ledger and the list of quiesced real servers up to date, on disk too.
+    fn keep_books(&mut self, wanted: &Wanted, observed: &Observed) {
+        let before = self.ledger.clone();
+        self.ledger.update(&self.interface, wanted, observed);
+        for id in self.ledger.services.keys() {
+            if !before.services.contains_key(id) && observed.services.contains_key(id) {
+                info!(service = %id, "taking over a service that was there already");
+            }
+        }
+        if self.ledger != before {
+            self.save();
+        }
+
+        let mut quiesced = Quiesced::new();
+        for id in self.ledger.services.keys() {
+            let Some(service) = observed.services.get(id) else {
+                continue;
+            };
+            let wanted = wanted.service(*id);
+            for server in &service.real_servers {
+                let address = server.spec.address;
+                let leaves = wanted.is_none_or(|it| it.real_server(address).is_none());
+                if leaves && server.spec.weight == 0 {
+                    let since = self.quiesced.get(&(*id, address)).copied();
+                    quiesced.insert((*id, address), since.unwrap_or_else(Instant::now));
+                }
+            }
+        }
+        self.quiesced = quiesced;
+    }
+
+    /// Writes the ledger. When it cannot be written the work goes on: at worst a crash now
+    /// leaves an object that the next agent takes for somebody else's.
+    fn save(&self) {
+        if let Err(error) = write_json(&self.ledger_path, &self.ledger) {
+            warn!(error = chain(&error), "cannot write down what is ours");
+        }
+    }
+
+    async fn execute(&mut self, steps: &[Step], round: &mut Round) {
+        let Some(kernel) = &self.kernel else {
+            return;
+        };
+        let ledger = self.ledger.clone();
+        let mut failed = Vec::new();
+        let mut undone: Vec<&Step> = Vec::new();
+        for step in steps {
+            if undone.iter().any(|earlier| step.needs(earlier)) {
+                undone.push(step);
+                continue;
+            }
+            match kernel.execute(step).await {
+                Ok(()) => {
+                    info!(?step, "changed the kernel");
+                    self.steps += 1;
+                    self.ledger.record(step);
+                    if step.subject().is_some_and(|it| round.drift.remove(&it)) {
+                        self.drift_repaired += 1;
+                    }
+                }
+                Err(error) => {
+                    let error = chain(&error);
+                    warn!(error, "a change to the kernel failed");
+                    undone.push(step);
+                    failed.push((step.clone(), error));
+                }
+            }
+        }
+        round.failed = failed;
+        if self.ledger != ledger {
+            self.save();
+        }
+    }
+
+    fn report(&mut self, wanted: &Wanted, round: &Round) -> Report {
+        let pending = self
+            .planner(&round.observed, wanted, self.drain_limit)
+            .plan();
+        let done = |step: &Step| step.goes_on_with_removal();
+        self.settled = pending.iter().all(done).then(|| wanted.clone());
+        let vips = wanted.vips.iter().map(|vip| {
+            let first = pending.iter().find(|step| match step.holds(wanted) {
+                Holds::All => true,
+                Holds::One(held) => held == *vip,
+                Holds::None => false,
+            });
+            (*vip, first.map_or(Ok(()), |step| Err(why(step, round))))
+        });
+        let services = wanted.services.iter().filter_map(|service| {
+            let observed = round.observed.services.get(&service.id)?;
+            Some((service.id, observed.report()))
+        });
+        Report {
+            vips: vips.collect(),
+            services: services.collect(),
+            steps: self.steps,
+            drift_repaired: self.drift_repaired,
+            failures: round.failed.iter().map(|(_, why)| why.clone()).collect(),
+        }
+    }
+
+    /// What is reported when the kernel could not be read: nothing is known to be ready.
+    fn blind(&mut self, wanted: &Wanted, why: &str) -> Report {
+        warn!(error = why, "cannot see the kernel's data plane");
+        let not_ready = |vip: &Vip| (*vip, Err(why.to_owned()));
+        Report {
+            vips: wanted.vips.iter().map(not_ready).collect(),
+            services: BTreeMap::new(),
+            steps: self.steps,
+            drift_repaired: self.drift_repaired,
+            failures: vec![why.to_owned()],
+        }
+    }
+}
+
+/// Why a step is not done: its own failure, that of one it needs, or something outside that
+/// undid it at once.
+fn why(step: &Step, round: &Round) -> String {
+    let mut failed = round.failed.iter();
+    match failed.find(|(failed, _)| step == failed || step.needs(failed)) {
+        Some((_, why)) => why.clone(),
+        None => format!("the kernel does not keep what is written: {step:?}"),
+    }
+}
