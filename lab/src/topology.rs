@@ -207,6 +207,20 @@ impl Lab {
         })
     }
 
+    /// Makes a lab for a piece of work; when that fails, the ends of all logs are printed
+    /// before the lab goes.
+    ///
+    /// # Errors
+    /// The lab cannot be made, or the work failed.
+    pub fn with<T>(spec: Spec, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let mut lab = Self::new(spec)?;
+        let result = work(&mut lab);
+        if result.is_err() {
+            print_logs(&lab.directory());
+        }
+        result
+    }
+
     /// The lab's directory, with the logs of its programs.
     pub fn directory(&self) -> PathBuf {
         self.registry.directory()

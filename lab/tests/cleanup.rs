@@ -159,6 +159,9 @@ fn a_lab_whose_process_was_killed_is_taken_down_afterwards() -> Result<()> {
         "still there: {:?}",
         left(&spec.name)
     );
-    ensure!(nginx.read_link().is_err(), "nginx of the killed lab still runs");
+    ensure!(
+        nginx.read_link().is_err(),
+        "nginx of the killed lab still runs"
+    );
     Ok(())
 }

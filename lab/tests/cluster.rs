@@ -20,20 +20,29 @@ const SOON: Duration = Duration::from_secs(15);
 /// and a few rounds of checks.
 const WHILE: Duration = Duration::from_secs(5);
 
-/// Four directors, up and at full width; nothing where labs cannot be made.
-fn cluster(name: &str, switch: SwitchKind, quorum: u16) -> Result<Option<Lab>> {
+/// Runs a test in a cluster of four directors, up and at full width.
+fn in_cluster(
+    name: &str,
+    switch: SwitchKind,
+    quorum: u16,
+    test: impl FnOnce(&mut Lab) -> Result<()>,
+) -> Result<()> {
     let Some(spec) = Spec::for_test(&format!("{name}-{switch}")) else {
-        return Ok(None);
+        return Ok(());
     };
     // Short, so that the tests can wait for its end.
     let agent_hold = scaled(Duration::from_secs(5));
-    let mut lab = Lab::new(Spec {
-        switch,
-        agent_hold,
-        ..spec
-    })?;
-    lab.start(quorum, &mut |_| {})?;
-    Ok(Some(lab))
+    Lab::with(
+        Spec {
+            switch,
+            agent_hold,
+            ..spec
+        },
+        |lab| {
+            lab.start(quorum, &mut |_| {})?;
+            test(lab)
+        },
+    )
 }
 
 fn wait_for_hops(lab: &Lab, directors: &[u8]) -> Result<()> {
@@ -53,19 +62,15 @@ fn drain(reason: &str, override_guards: &[&str]) -> DrainRequest {
 
 #[test]
 fn a_vip_below_its_quorum_is_withdrawn_and_comes_back_by_itself_on_frr() -> Result<()> {
-    below_quorum(SwitchKind::Frr)
+    in_cluster("quorum", SwitchKind::Frr, 2, below_quorum)
 }
 
 #[test]
 fn a_vip_below_its_quorum_is_withdrawn_and_comes_back_by_itself_on_bird() -> Result<()> {
-    below_quorum(SwitchKind::Bird)
+    in_cluster("quorum", SwitchKind::Bird, 2, below_quorum)
 }
 
-fn below_quorum(switch: SwitchKind) -> Result<()> {
-    let Some(mut lab) = cluster("quorum", switch, 2)? else {
-        return Ok(());
-    };
-
+fn below_quorum(lab: &mut Lab) -> Result<()> {
     let mut monitor = lab.switch.monitor()?;
     lab.real_servers[0].crash()?;
     for director in &lab.directors {
@@ -76,7 +81,7 @@ fn below_quorum(switch: SwitchKind) -> Result<()> {
         .context("two of three real servers are the quorum, and yet")?;
 
     lab.real_servers[1].crash()?;
-    wait_for_hops(&lab, &[]).context("with one real server left of the two needed")?;
+    wait_for_hops(lab, &[]).context("with one real server left of the two needed")?;
     for director in &lab.directors {
         let status = director.agent_status()?;
         let reason = status
@@ -93,7 +98,7 @@ fn below_quorum(switch: SwitchKind) -> Result<()> {
     }
 
     lab.real_servers[1].start()?;
-    wait_for_hops(&lab, &[1, 2, 3, 4]).context("with two real servers again")
+    wait_for_hops(lab, &[1, 2, 3, 4]).context("with two real servers again")
 }
 
 fn wait_for_unhealthy(director: &Director, count: usize) -> Result<()> {
@@ -112,18 +117,15 @@ fn wait_for_unhealthy(director: &Director, count: usize) -> Result<()> {
 
 #[test]
 fn a_drained_director_loses_its_next_hop_and_no_other_does_on_frr() -> Result<()> {
-    drains(SwitchKind::Frr)
+    in_cluster("drain", SwitchKind::Frr, 1, drains)
 }
 
 #[test]
 fn a_drained_director_loses_its_next_hop_and_no_other_does_on_bird() -> Result<()> {
-    drains(SwitchKind::Bird)
+    in_cluster("drain", SwitchKind::Bird, 1, drains)
 }
 
-fn drains(switch: SwitchKind) -> Result<()> {
-    let Some(lab) = cluster("drain", switch, 1)? else {
-        return Ok(());
-    };
+fn drains(lab: &mut Lab) -> Result<()> {
     let mut monitor = lab.switch.monitor()?;
 
     let answer = lab.controller.drain("d2", &drain("kernel", &[]))?;
@@ -131,7 +133,7 @@ fn drains(switch: SwitchKind) -> Result<()> {
         answer.status == 202,
         "draining d2 was answered with {answer:?}"
     );
-    wait_for_hops(&lab, &[1, 3, 4]).context("after the drain of d2")?;
+    wait_for_hops(lab, &[1, 3, 4]).context("after the drain of d2")?;
     let others = lab.next_hops([1, 3, 4]);
     for change in monitor
         .take()?
@@ -149,7 +151,7 @@ fn drains(switch: SwitchKind) -> Result<()> {
         answer.status == 202,
         "undraining d2 was answered with {answer:?}"
     );
-    wait_for_hops(&lab, &[1, 2, 3, 4]).context("after the undrain of d2")?;
+    wait_for_hops(lab, &[1, 2, 3, 4]).context("after the undrain of d2")?;
 
     for (director, left) in [("d1", &[2, 3, 4][..]), ("d2", &[3, 4]), ("d3", &[4])] {
         let answer = lab.controller.drain(director, &drain("all of them", &[]))?;
@@ -157,9 +159,9 @@ fn drains(switch: SwitchKind) -> Result<()> {
             answer.status == 202,
             "draining {director} was answered with {answer:?}"
         );
-        wait_for_hops(&lab, left).with_context(|| format!("after the drain of {director}"))?;
+        wait_for_hops(lab, left).with_context(|| format!("after the drain of {director}"))?;
     }
-    last_announcer(&lab)
+    last_announcer(lab)
 }
 
 /// Only d4 announces: its drain is refused unless that guard is overridden.
@@ -198,21 +200,18 @@ fn last_announcer(lab: &Lab) -> Result<()> {
 
 #[test]
 fn a_killed_process_moves_no_more_than_it_must_on_frr() -> Result<()> {
-    kills(SwitchKind::Frr)
+    in_cluster("kill", SwitchKind::Frr, 1, kills)
 }
 
 #[test]
 fn a_killed_process_moves_no_more_than_it_must_on_bird() -> Result<()> {
-    kills(SwitchKind::Bird)
+    in_cluster("kill", SwitchKind::Bird, 1, kills)
 }
 
-fn kills(switch: SwitchKind) -> Result<()> {
-    let Some(mut lab) = cluster("kill", switch, 1)? else {
-        return Ok(());
-    };
-    agent_killed(&mut lab).context("killing an agent")?;
-    agent_and_speaker_killed(&mut lab).context("killing agent and speaker")?;
-    controller_killed(&mut lab).context("killing the controller")
+fn kills(lab: &mut Lab) -> Result<()> {
+    agent_killed(lab).context("killing an agent")?;
+    agent_and_speaker_killed(lab).context("killing agent and speaker")?;
+    controller_killed(lab).context("killing the controller")
 }
 
 /// Nothing moves while the agent is back within its hold; later its director is withdrawn.
@@ -314,16 +313,20 @@ fn eight_directors_are_eight_next_hops_on_frr() -> Result<()> {
     let Some(spec) = Spec::for_test("eight") else {
         return Ok(());
     };
-    let mut lab = Lab::new(Spec {
-        directors: 8,
-        ..spec
-    })?;
-    lab.start(1, &mut |_| {})?;
-    let fib = lab.switch.fib(VIP)?;
-    ensure!(
-        fib.len() == 8,
-        "the FIB has {} next hops: {fib:?}",
-        fib.len()
-    );
-    Ok(())
+    Lab::with(
+        Spec {
+            directors: 8,
+            ..spec
+        },
+        |lab| {
+            lab.start(1, &mut |_| {})?;
+            let fib = lab.switch.fib(VIP)?;
+            ensure!(
+                fib.len() == 8,
+                "the FIB has {} next hops: {fib:?}",
+                fib.len()
+            );
+            Ok(())
+        },
+    )
 }

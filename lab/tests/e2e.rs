@@ -47,26 +47,26 @@ fn requests_go_through_every_director_and_survive_what_can_be_survived() -> Resu
         switch: SwitchKind::Frr,
         ..spec
     };
+    Lab::with(spec, all_phases)
+}
+
+fn all_phases(lab: &mut Lab) -> Result<()> {
     let started = Instant::now();
-    let mut lab = Lab::new(spec)?;
     lab.start(1, &mut |step| say(format_args!("e2e: {step}")))?;
     say(format_args!("e2e: up after {:.0?}", started.elapsed()));
-
-    all_are_used(&lab)?;
+    all_are_used(lab)?;
     let phases = [
-        real_server_killed(&mut lab)?,
-        director_drained(&mut lab)?,
-        agent_killed(&mut lab)?,
-        speaker_killed(&mut lab)?,
+        real_server_killed(lab)?,
+        director_drained(lab)?,
+        agent_killed(lab)?,
+        speaker_killed(lab)?,
     ];
     print(&phases);
-    for phase in &phases[1..] {
+    for Phase { what, tally, .. } in &phases[1..] {
+        let (failures, failed) = (tally.failures(), &tally.failed);
         ensure!(
-            phase.tally.failures() == 0,
-            "{}: {} requests failed: {:?}",
-            phase.what,
-            phase.tally.failures(),
-            phase.tally.failed
+            failures == 0,
+            "{what}: {failures} requests failed: {failed:?}"
         );
     }
     Ok(())

@@ -113,9 +113,7 @@ finish() {
     exit "$1"
 }
 
-for module in @MODULES@; do
-    modprobe -d @ROOT@ "$module" || { echo "isopath-vm: no module $module" >&2; finish 125; }
-done
+modprobe --all --dirname @ROOT@ @MODULES@ || finish 125
 ip link set lo up
 for card in /sys/class/net/*; do
     if [ "$(cat "$card/address")" = @CARD@ ]; then
