@@ -275,6 +275,12 @@ impl State {
         changed.then(|| self.wanted.clone())
     }
 
+    /// What the kernel was last asked for.
+    #[cfg(test)]
+    pub(super) fn wanted_in_force(&self) -> &Wanted {
+        &self.wanted.wanted
+    }
+
     /// What the kernel shall have; nothing before the first desired state.
     fn wanted_now(&self) -> Option<Wanted> {
         let intent = self.intent.as_ref()?;

@@ -1,0 +1,532 @@
+//! The control loop's state, and the loop with everything around it played by the test.
+
+use isopath_api::config::Dataplane as DataplaneKind;
+use isopath_api::desired::AdminState;
+use isopath_api::ids::{RealServerId, ServiceId};
+use isopath_api::reason::Reason;
+use isopath_api::speaker::{Announced, Owner, Source, Status};
+use std::collections::BTreeMap;
+use tempfile::TempDir;
+use tokio::time::advance;
+
+use super::*;
+use crate::dataplane::Report;
+use crate::health::{CheckKey, Checks};
+use crate::overrides::Overrides;
+
+const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+/// A test that waits longer than this has failed.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+fn vip() -> Vip {
+    "10.99.0.1".parse().unwrap()
+}
+
+fn service() -> ServiceId {
+    "tcp:10.99.0.1:80".parse().unwrap()
+}
+
+fn server(last: u8) -> RealServerId {
+    format!("10.1.0.{last}:80").parse().unwrap()
+}
+
+/// One VIP, one service, real servers 10.1.0.11 and 10.1.0.12, checked once an hour: the tests
+/// play the outcomes. One success or failure decides.
+fn intent(change: impl FnOnce(&mut Intent)) -> Arc<Intent> {
+    let check = serde_json::json!({
+        "type": "tcp", "interval": "1h", "timeout": "1s", "rise": 1, "fall": 1,
+    });
+    let mut intent = Intent {
+        epoch: Some("e1".to_owned()),
+        generation: 1,
+        admin_state: AdminState::Active,
+        admin_reason: String::new(),
+        vips: serde_json::from_value(serde_json::json!([{ "address": "10.99.0.1" }])).unwrap(),
+        services: serde_json::from_value(serde_json::json!([{
+            "vip": "10.99.0.1", "protocol": "tcp", "port": 80, "check": check,
+            "real_server": [{ "address": "10.1.0.11" }, { "address": "10.1.0.12" }],
+        }]))
+        .unwrap(),
+    };
+    change(&mut intent);
+    Arc::new(intent)
+}
+
+fn status(announced: &[Source]) -> Box<Status> {
+    let announced = announced.iter().map(|source| Announced {
+        vip: vip(),
+        cost: 1,
+        source: *source,
+        in_lsdb: true,
+        acknowledged: true,
+    });
+    Box::new(Status {
+        version: "0.0.0".to_owned(),
+        pid: 1,
+        router_id: "10.0.1.2".parse().unwrap(),
+        area: "0.0.0.0".parse().unwrap(),
+        up_ms: 1,
+        neighbors: Vec::new(),
+        announced: announced.collect(),
+        withheld: Vec::new(),
+        owner: Owner::None,
+        announcers: BTreeMap::new(),
+        counters: BTreeMap::new(),
+    })
+}
+
+fn connected(announced: &[Source]) -> SpeakerEvent {
+    SpeakerEvent::Connected {
+        status: status(announced),
+        ours: false,
+    }
+}
+
+fn kernel_has(number: u64) -> Arc<KernelReport> {
+    let mut report = Report::default();
+    report.vips.insert(vip(), Ok(()));
+    Arc::new(KernelReport { number, report })
+}
+
+struct Bench {
+    _directory: TempDir,
+    state: State,
+    outcomes: mpsc::Receiver<Outcome>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::adopting(BTreeMap::new())
+    }
+
+    fn adopting(adopted: BTreeMap<CheckKey, u32>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let overrides = Overrides::load(directory.path().join("overrides.json")).unwrap();
+        let (checks, outcomes) = Checks::new();
+        let about = About {
+            director: "d1".parse().unwrap(),
+            router_id: "10.0.1.2".parse().unwrap(),
+            instance: "i".to_owned(),
+            run: "r".to_owned(),
+            dataplane: DataplaneKind::Ipvs,
+        };
+        Self {
+            _directory: directory,
+            state: State::new(about, checks, overrides, adopted),
+            outcomes,
+        }
+    }
+
+    fn checked(&mut self, last: u8, ok: bool) -> bool {
+        let outcome = self.state.checks.outcome(service(), server(last), ok);
+        self.state.take_outcome(outcome, NOW)
+    }
+
+    /// The decision in force as `announce CODE` or `withdraw CODE`.
+    fn decision(&self) -> String {
+        let standing = self
+            .state
+            .decisions
+            .get(&vip())
+            .expect("a decision on the VIP");
+        let verb = match standing.decision.cost {
+            Some(_) => "announce",
+            None => "withdraw",
+        };
+        format!("{verb} {}", standing.decision.reason.code())
+    }
+
+    /// The effective weights that the kernel shall have.
+    fn weights(&mut self) -> Vec<u16> {
+        self.state.settle(NOW);
+        let wanted = &self.state.wanted_in_force().services[0];
+        let weights = wanted.real_servers.iter();
+        weights.map(|server| server.effective_weight).collect()
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_published_before_the_speakers_first_status_and_a_desired_state() {
+    let mut bench = Bench::new();
+    bench.state.take_speaker(connected(&[]));
+    bench.state.settle(NOW);
+    assert_eq!(bench.state.publication(), None, "without a desired state");
+
+    let mut bench = Bench::new();
+    bench.state.apply(intent(|_| {}), NOW);
+    bench.state.settle(NOW);
+    assert_eq!(
+        bench.state.publication(),
+        None,
+        "without the speaker's status"
+    );
+    bench.state.take_speaker(connected(&[]));
+    bench.state.settle(NOW);
+    let publication = bench.state.publication().expect("both are there");
+    assert_eq!(publication.set, []);
+}
+
+#[tokio::test]
+async fn what_the_speaker_holds_from_an_earlier_run_is_kept_until_the_checks_decide() {
+    let mut bench = Bench::new();
+    bench.state.apply(intent(|_| {}), NOW);
+    bench.state.take_speaker(connected(&[Source::Agent]));
+    bench.state.settle(NOW);
+    assert_eq!(bench.decision(), "announce held-over-restart");
+    let first = bench.state.publication().expect("a publication");
+    assert_eq!(first.set.len(), 1, "the restart moved the VIP");
+
+    bench.checked(11, true);
+    let wanted = bench.state.settle(NOW).expect("the weight changed");
+    assert_eq!(
+        bench.decision(),
+        "announce held-over-restart",
+        "the kernel is behind"
+    );
+    bench.state.take_kernel(kernel_has(wanted.number));
+    bench.state.settle(NOW);
+    assert_eq!(bench.decision(), "announce healthy");
+    assert_eq!(bench.state.publication().unwrap().set, first.set);
+}
+
+#[tokio::test]
+async fn what_is_held_falls_when_its_real_servers_are_dead() {
+    let mut bench = Bench::new();
+    bench.state.apply(intent(|_| {}), NOW);
+    bench.state.take_speaker(connected(&[Source::Agent]));
+    bench.state.settle(NOW);
+    bench.checked(11, false);
+    bench.state.settle(NOW);
+    assert_eq!(
+        bench.decision(),
+        "announce held-over-restart",
+        "one is still open"
+    );
+    bench.checked(12, false);
+    bench.state.settle(NOW);
+    assert_eq!(bench.decision(), "withdraw below-quorum");
+}
+
+#[tokio::test]
+async fn what_others_announce_is_not_held() {
+    for source in [Source::File, Source::Override] {
+        let mut bench = Bench::new();
+        bench.state.apply(intent(|_| {}), NOW);
+        bench.state.take_speaker(connected(&[source]));
+        bench.state.settle(NOW);
+        assert_eq!(bench.decision(), "withdraw undecided", "{source:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_vip_is_announced_only_once_the_kernel_has_what_it_needs() {
+    let mut bench = Bench::new();
+    bench.state.take_speaker(connected(&[]));
+    bench.state.apply(intent(|_| {}), NOW);
+    let first = bench
+        .state
+        .settle(NOW)
+        .expect("the kernel shall have something");
+    bench.state.take_kernel(kernel_has(first.number));
+    bench.checked(11, true);
+    let second = bench.state.settle(NOW).expect("the weight changed");
+    assert_eq!(
+        bench.decision(),
+        "withdraw dataplane-not-ready",
+        "weight 0 still"
+    );
+    bench.state.take_kernel(kernel_has(second.number));
+    bench.state.settle(NOW);
+    assert_eq!(bench.decision(), "announce healthy");
+
+    // From now on changes under it do not withdraw it.
+    bench.checked(12, true);
+    bench.state.settle(NOW).expect("the weight changed");
+    assert_eq!(bench.decision(), "announce healthy");
+}
+
+#[tokio::test]
+async fn the_kernels_weights_stay_until_the_first_decision() {
+    let adopted = [((service(), server(11)), 1), ((service(), server(12)), 0)];
+    let mut bench = Bench::adopting(BTreeMap::from(adopted));
+    bench.state.apply(intent(|_| {}), NOW);
+    assert_eq!(bench.weights(), [1, 0], "as the kernel had them");
+    bench.checked(11, false);
+    bench.checked(12, true);
+    assert_eq!(bench.weights(), [0, 1], "as the checks have them");
+
+    // Removed and declared again, it is as unknown as any other new one.
+    bench
+        .state
+        .apply(intent(|intent| intent.services.clear()), NOW);
+    bench.state.apply(intent(|_| {}), NOW);
+    assert_eq!(
+        bench.weights(),
+        [0, 0],
+        "the weights at the start came back"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_vip_stays_in_the_kernel_until_the_switch_has_let_go() {
+    let mut bench = Bench::new();
+    bench.state.take_speaker(connected(&[]));
+    bench.state.apply(intent(|_| {}), NOW);
+    bench.checked(11, true);
+    let number = bench.state.settle(NOW).unwrap().number;
+    bench.state.take_kernel(kernel_has(number));
+    bench.state.settle(NOW);
+    bench
+        .state
+        .take_speaker(SpeakerEvent::Changed(status(&[Source::Agent])));
+
+    let nothing = |intent: &mut Intent| {
+        intent.vips.clear();
+        intent.services.clear();
+    };
+    bench.state.apply(intent(nothing), NOW);
+    bench.state.settle(NOW);
+    assert_eq!(bench.decision(), "withdraw not-wanted");
+    assert_eq!(
+        bench.weights(),
+        [1, 0],
+        "its service went before the routes"
+    );
+
+    // As long as the LSA has it, time does not count.
+    advance(Duration::from_secs(60)).await;
+    assert!(!bench.state.let_go(Instant::now()));
+    bench.state.take_speaker(SpeakerEvent::Changed(status(&[])));
+    assert!(
+        !bench.state.let_go(Instant::now()),
+        "the switch had no time to act on it"
+    );
+    advance(Duration::from_secs(3)).await;
+    assert!(bench.state.let_go(Instant::now()));
+    let wanted = bench.state.settle(NOW).expect("the kernel is to let go");
+    assert_eq!(wanted.wanted, Default::default());
+}
+
+#[tokio::test]
+async fn overrides_are_for_vips_of_this_director_and_costs_from_1() {
+    let mut bench = Bench::new();
+    bench.state.apply(intent(|_| {}), NOW);
+    let other: Vip = "10.99.0.9".parse().unwrap();
+    let words = String::new;
+    let refusal = bench
+        .state
+        .set_override(other, OverrideAction::Withdraw, words());
+    assert!(matches!(refusal, Err(OverrideError::UnknownVip(vip)) if vip == other));
+    let zero = OverrideAction::Announce { cost: 0 };
+    let refusal = bench.state.set_override(vip(), zero, words());
+    assert!(matches!(refusal, Err(OverrideError::ZeroCost)));
+
+    let action = OverrideAction::Announce { cost: 9 };
+    bench.state.set_override(vip(), action, words()).unwrap();
+    bench.state.settle(NOW);
+    assert_eq!(bench.decision(), "announce override");
+    bench
+        .state
+        .set_override(vip(), OverrideAction::Clear, words())
+        .unwrap();
+    bench.state.settle(NOW);
+    assert_eq!(bench.decision(), "withdraw undecided");
+}
+
+#[tokio::test]
+async fn a_decision_keeps_its_time_while_only_its_words_change() {
+    let mut bench = Bench::new();
+    bench
+        .state
+        .apply(intent(|intent| intent.services[0].quorum = 2), NOW);
+    bench.checked(11, false);
+    bench.state.settle(NOW);
+    let later = NOW + Duration::from_secs(60);
+    bench.checked(12, false);
+    bench.state.settle(later);
+    let standing = &bench.state.decisions[&vip()];
+    assert_eq!(standing.since, NOW);
+    assert!(
+        matches!(
+            standing.decision.reason,
+            Reason::BelowQuorum { healthy: 0, .. }
+        ),
+        "{:?}",
+        standing.decision.reason
+    );
+}
+
+#[tokio::test]
+async fn a_report_says_what_is_in_force() {
+    let mut bench = Bench::new();
+    bench.state.take_speaker(connected(&[]));
+    bench.state.apply(
+        intent(|intent| {
+            intent.generation = 7;
+            intent.services[0].real_server.reverse();
+        }),
+        NOW,
+    );
+    bench.checked(12, true);
+    bench.state.settle(NOW);
+    let observed = bench.state.observed(NOW, None);
+    assert_eq!(
+        (observed.epoch.as_deref(), observed.generation),
+        (Some("e1"), 7)
+    );
+    assert_eq!(observed.sequence, 1);
+    let servers = &observed.services[0].real_servers;
+    let ids: Vec<_> = servers.iter().map(|server| server.real_server).collect();
+    assert_eq!(ids, [server(11), server(12)], "the canonical order");
+    assert_eq!(servers[1].last_check.as_ref().unwrap().detail, "played");
+    assert_eq!(bench.state.observed(NOW, None).sequence, 2);
+}
+
+/// The loop under test and the other ends of its channels.
+struct Loop {
+    _directory: TempDir,
+    intents: watch::Sender<Option<Arc<Intent>>>,
+    speaker: mpsc::Sender<SpeakerEvent>,
+    kernel: watch::Sender<Arc<KernelReport>>,
+    snapshots: mpsc::Sender<SnapshotRequest>,
+    published: watch::Receiver<Option<Publication>>,
+    wanted: watch::Receiver<Option<Arc<NumberedWanted>>>,
+    stop: CancellationToken,
+    ended: tokio::task::JoinHandle<()>,
+    _overrides: mpsc::Sender<OverrideRequest>,
+}
+
+impl Loop {
+    fn start(bench: Bench) -> Self {
+        let (intents, intents_receiver) = watch::channel(None);
+        let (speaker, speaker_receiver) = mpsc::channel(16);
+        let (kernel, kernel_receiver) = watch::channel(Arc::default());
+        let (snapshots, snapshots_receiver) = mpsc::channel(16);
+        let (overrides, overrides_receiver) = mpsc::channel(16);
+        let (published_sender, published) = watch::channel(None);
+        let (wanted_sender, wanted) = watch::channel(None);
+        let stop = CancellationToken::new();
+        let channels = Channels {
+            intents: intents_receiver,
+            outcomes: bench.outcomes,
+            speaker: speaker_receiver,
+            kernel: kernel_receiver,
+            snapshots: snapshots_receiver,
+            overrides: overrides_receiver,
+            controller: None,
+            published: published_sender,
+            wanted: wanted_sender,
+            urgent: Arc::new(Notify::new()),
+            beat: Duration::from_millis(10),
+            stop: stop.clone(),
+        };
+        Self {
+            _directory: bench._directory,
+            intents,
+            speaker,
+            kernel,
+            snapshots,
+            published,
+            wanted,
+            stop,
+            ended: tokio::spawn(run(bench.state, channels)),
+            _overrides: overrides,
+        }
+    }
+
+    /// Waits until what is published fits.
+    async fn published(&mut self, what: &str, fits: impl FnMut(&Publication) -> bool) {
+        let mut fits = fits;
+        let wait = self
+            .published
+            .wait_for(|it| it.as_ref().is_some_and(&mut fits));
+        let outcome = timeout(DEADLINE, wait).await;
+        assert!(outcome.is_ok(), "{what}: not published within {DEADLINE:?}");
+    }
+}
+
+/// An intent without services: announced as soon as the kernel is ready.
+fn bare() -> Arc<Intent> {
+    intent(|intent| intent.services.clear())
+}
+
+async fn announced_loop() -> Loop {
+    let mut it = Loop::start(Bench::new());
+    it.speaker.send(connected(&[])).await.unwrap();
+    it.intents.send_replace(Some(bare()));
+    let number = {
+        let wait = it.wanted.wait_for(Option::is_some);
+        let wanted = timeout(DEADLINE, wait).await.unwrap().unwrap();
+        wanted.as_ref().unwrap().number
+    };
+    it.kernel.send_replace(kernel_has(number));
+    it.published("the VIP", |it| it.set.len() == 1).await;
+    it
+}
+
+#[tokio::test]
+async fn a_drain_is_published_without_waiting_for_the_kernel() {
+    // Nobody answers for the kernel from here on: a loop that waited for it would hang.
+    let mut it = announced_loop().await;
+    let drained = intent(|intent| {
+        intent.services.clear();
+        intent.generation = 2;
+        intent.admin_state = AdminState::Draining;
+        intent.admin_reason = "kernel".to_owned();
+    });
+    it.intents.send_replace(Some(drained));
+    it.published("the withdrawal", |it| {
+        let text = "kernel".to_owned();
+        it.set.is_empty() && it.withheld[0].reason == Reason::Drained { text }
+    })
+    .await;
+    let (reply, observed) = oneshot::channel();
+    it.snapshots.send(reply).await.unwrap();
+    let observed = timeout(DEADLINE, observed).await.unwrap().unwrap();
+    assert_eq!(observed.generation, 2, "the drain is acknowledged");
+}
+
+#[tokio::test]
+async fn the_loop_beats_while_nothing_changes() {
+    let mut it = announced_loop().await;
+    for beat in 0..3 {
+        let changed = timeout(DEADLINE, it.published.changed()).await;
+        assert!(changed.is_ok(), "no beat after {beat}");
+    }
+}
+
+#[tokio::test]
+async fn a_stop_leaves_a_speaker_of_others_alone() {
+    let mut it = announced_loop().await;
+    it.stop.cancel();
+    timeout(DEADLINE, &mut it.ended).await.unwrap().unwrap();
+    let last = it.published.borrow().clone().unwrap();
+    assert_eq!(last.set.len(), 1, "a restart of the agent withdrew the VIP");
+}
+
+#[tokio::test]
+async fn a_stop_withdraws_from_its_own_speaker_first() {
+    let mut it = announced_loop().await;
+    let ours = SpeakerEvent::Connected {
+        status: status(&[Source::Agent]),
+        ours: true,
+    };
+    it.speaker.send(ours).await.unwrap();
+    // The speaker says nothing more until the loop has taken this.
+    let (reply, observed) = oneshot::channel();
+    it.snapshots.send(reply).await.unwrap();
+    timeout(DEADLINE, observed).await.unwrap().unwrap();
+
+    it.stop.cancel();
+    it.published("the withdrawal", |it| {
+        it.set.is_empty() && it.withheld[0].reason == Reason::Stopping
+    })
+    .await;
+    assert!(!it.ended.is_finished(), "it did not wait for the speaker");
+    it.speaker
+        .send(SpeakerEvent::Changed(status(&[])))
+        .await
+        .unwrap();
+    timeout(DEADLINE, &mut it.ended).await.unwrap().unwrap();
+}

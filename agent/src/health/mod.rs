@@ -163,6 +163,19 @@ impl Checks {
         change.map(|health| (outcome.key, health))
     }
 
+    /// What a try of the running check would bring, for the tests of others.
+    #[cfg(test)]
+    pub(crate) fn outcome(&self, service: ServiceId, server: RealServerId, ok: bool) -> Outcome {
+        let check = self.check(service, server).expect("the check runs");
+        Outcome {
+            key: (service, server),
+            serial: check.serial,
+            ok,
+            detail: "played".to_owned(),
+            took: Duration::ZERO,
+        }
+    }
+
     /// A check as it stands; nothing where there is none.
     pub fn check(&self, service: ServiceId, server: RealServerId) -> Option<&Checked> {
         self.running.get(&(service, server))
