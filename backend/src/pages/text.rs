@@ -4,7 +4,7 @@ use std::fmt;
 
 use askama::Template;
 use askama::filters::HtmlSafe;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// A count: grouped up to 99,999 and rounded to thousands or millions above, so that a
 /// column keeps its width.
@@ -86,10 +86,11 @@ impl Age {
     }
 }
 
-/// Two ages of one moment are the same age looked at twice.
+/// Two ages of one moment are the same age looked at twice. Moments that a report's delay
+/// may have moved apart are one.
 impl PartialEq for Age {
     fn eq(&self, other: &Self) -> bool {
-        self.since == other.since
+        self.since.duration_since(other.since).abs() < SignedDuration::from_secs(2)
     }
 }
 

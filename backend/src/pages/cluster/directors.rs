@@ -144,17 +144,10 @@ fn neighbor(view: &ClusterView, director: &DirectorView, neighbor: &Neighbor) ->
     }
 }
 
-/// When a state began that had lasted `state_ms` at the report: to ten seconds once it is a
-/// minute old, so that the jitter of the reports does not make it a new moment each time.
+/// When a state began that had lasted `state_ms` at the report.
 fn state_since(reported: Timestamp, state_ms: u64) -> Option<Timestamp> {
     let lasted = SignedDuration::from_millis(i64::try_from(state_ms).ok()?);
-    let since = reported.checked_sub(lasted).ok()?;
-    let step = if lasted < SignedDuration::from_mins(1) {
-        1
-    } else {
-        10
-    };
-    Timestamp::from_second(since.as_second() / step * step).ok()
+    reported.checked_sub(lasted).ok()
 }
 
 fn vip(vip: &DirectorVipView) -> VipRow {
