@@ -164,6 +164,12 @@ impl Router {
         } else if answers && neighbor.router_id < own_id {
             neighbor.exchange.role = Role::Master;
         } else {
+            if opens {
+                // The slave-to-be opens, so it may have spent our opening on ending an adjacency
+                // with an earlier run of ours. Repeated, it saves a RxmtInterval; a neighbour that
+                // did take it answers the duplicate.
+                self.repeat_dbdesc(id);
+            }
             return Err(PacketDrop::ExStart);
         }
         neighbor.exchange.options = dbdesc.options;

@@ -44,12 +44,13 @@ impl Router {
 
     /// A Hello that lists these neighbours; with nobody, it says good-bye to all.
     pub(crate) fn send_hello_listing(&mut self, id: InterfaceId, neighbors: Vec<RouterId>) {
-        let Some(interface) = self.interfaces.get(id.0) else {
+        let Some(interface) = self.interfaces.get_mut(id.0) else {
             return;
         };
         let Some(link) = interface.link else {
             return;
         };
+        interface.is_listening = false;
         let hello = Hello {
             network_mask: match link.is_unnumbered() {
                 true => Ipv4Addr::UNSPECIFIED,
@@ -93,17 +94,18 @@ impl Router {
         self.neighbor_event(now, neighbor, NeighborEvent::HelloReceived);
         // The answer goes before any Database Description, which the neighbour would not take
         // from a router that does not list it yet. It saves up to a HelloInterval.
-        if is_new {
+        let answers =
+            self.interfaces
+                .get(id.0)
+                .is_some_and(|interface| match interface.is_listening {
+                    true => interface.may_speak(hello),
+                    false => is_new,
+                });
+        if answers {
             self.send_hello(id);
         }
         if !hello.neighbors.contains(&self.config.router_id) {
-            let was_bidirectional = self
-                .neighbor(neighbor)
-                .is_some_and(|neighbor| neighbor.state >= State::TwoWay);
-            self.neighbor_event(now, neighbor, NeighborEvent::OneWayReceived);
-            if was_bidirectional {
-                self.send_hello(id);
-            }
+            self.one_way(now, neighbor);
             return Ok(());
         }
         let adjacent = self.should_be_adjacent(neighbor);
@@ -112,6 +114,16 @@ impl Router {
             self.neighbor_change(now, id);
         }
         Ok(())
+    }
+
+    /// The neighbour does not hear us (any more). If it did, it has started anew, and our answer
+    /// saves it up to a HelloInterval.
+    fn one_way(&mut self, now: Instant, id: NeighborId) {
+        let was_bidirectional = self.state_of(id) >= State::TwoWay;
+        self.neighbor_event(now, id, NeighborEvent::OneWayReceived);
+        if was_bidirectional {
+            self.send_hello(id.interface);
+        }
     }
 
     /// A neighbour that comes back under another router id, at the same address, is another

@@ -10,7 +10,7 @@ use crate::election;
 use crate::ids::{InterfaceId, NeighborId};
 use crate::lsdb::DbKey;
 use crate::neighbor::{Neighbor, NeighborEvent, State};
-use crate::packet::{ALL_D_ROUTERS, ALL_SPF_ROUTERS, HEADER_LEN, LsaHeader};
+use crate::packet::{ALL_D_ROUTERS, ALL_SPF_ROUTERS, HEADER_LEN, Hello, LsaHeader};
 use crate::router::Router;
 use crate::timer::Timer;
 use crate::view::Event;
@@ -24,6 +24,8 @@ pub(crate) struct Interface {
     pub(crate) settings: InterfaceConfig,
     /// The link's state; nothing while the interface is Down.
     pub(crate) link: Option<LinkState>,
+    /// No Hello has left since the interface came up: see [`Interface::may_speak`].
+    pub(crate) is_listening: bool,
     pub(crate) neighbors: BTreeMap<Ipv4Addr, Neighbor>,
     /// The segment's Designated Router and its Backup (§9.4).
     pub(crate) elected: election::Elected,
@@ -38,6 +40,7 @@ impl Interface {
         Self {
             settings,
             link: None,
+            is_listening: false,
             neighbors: BTreeMap::new(),
             elected: election::Elected::default(),
             delayed_acks: Vec::new(),
@@ -74,6 +77,19 @@ impl Interface {
     pub(crate) fn body_capacity(&self) -> usize {
         let mtu = self.link.map_or(0, |link| usize::from(link.mtu));
         mtu.saturating_sub(IP_HEADER_LEN + HEADER_LEN)
+    }
+
+    /// Whether the first Hello may leave. A switch that still has the adjacency of an earlier run
+    /// of ours would end it on a Hello that does not list the switch, and be without its routes
+    /// until its own next Hello. So for one HelloInterval we listen, and speak as soon as we have
+    /// heard everybody who can have an adjacency with us, by the word of the Hello at hand.
+    pub(crate) fn may_speak(&self, hello: &Hello) -> bool {
+        match self.settings.network {
+            NetworkType::PointToPoint => true,
+            NetworkType::Broadcast => [hello.dr, hello.bdr]
+                .iter()
+                .all(|router| router.is_unspecified() || self.neighbors.contains_key(router)),
+        }
     }
 
     /// Whether there should be an adjacency with a neighbour (§10.4).
@@ -119,7 +135,7 @@ impl Router {
             && link.is_some()
         {
             interface.link = link;
-            self.send_hello(id);
+            interface.is_listening = true;
             self.schedule_hello(now, id);
         }
         self.originate(now);

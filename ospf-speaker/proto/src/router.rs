@@ -310,8 +310,15 @@ impl Router {
         detail: String,
     ) {
         self.counters.count_drop(reason);
-        // Loops of our own multicasts and repeated descriptions are nothing to report.
-        let is_usual = matches!(reason, PacketDrop::OwnPacket | PacketDrop::DuplicateDbDesc);
+        // Loops of our own multicasts, repeated descriptions, two openings that cross, and what
+        // still comes in after a planned stop are nothing to report.
+        let is_usual = matches!(
+            reason,
+            PacketDrop::OwnPacket
+                | PacketDrop::DuplicateDbDesc
+                | PacketDrop::ExStart
+                | PacketDrop::Stopped
+        );
         if is_usual || !self.is_reportable(now, interface, Drop::Packet(reason)) {
             return;
         }
