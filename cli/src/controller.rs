@@ -2,6 +2,7 @@
 
 use isopath_api::ids::ClusterName;
 use isopath_api::problem::Problem;
+use isopath_api::view::ClusterSummary;
 use reqwest::Method;
 use reqwest::blocking::{Client, Response};
 use serde::Serialize;
@@ -111,10 +112,4 @@ impl Controller {
             }
         }
     }
-}
-
-/// What the list of clusters says of each that this command needs.
-#[derive(Debug, serde::Deserialize)]
-struct ClusterSummary {
-    name: ClusterName,
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use isopath_api::declare::Declaration;
 use isopath_api::fault::parse_toml;
 use isopath_api::ids::ClusterName;
+use isopath_api::view::{Applied, RevisionView};
 use reqwest::Method;
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::{print, print_json};
@@ -22,35 +22,44 @@ pub(super) fn apply(args: &Args, file: &Path, dry_run: bool, reason: &str) -> Re
         "/clusters/{name}?dry_run={dry_run}&reason={}",
         percent(reason)
     );
-    let answer: Value = controller.send(Method::PUT, &path, Some(&declaration))?;
+    let applied: Applied = controller.send(Method::PUT, &path, Some(&declaration))?;
     if args.json {
-        return print_json("isopath.apply/1", "result", &answer);
+        return print_json("isopath.apply/1", "applied", &applied);
     }
-    let revision = answer
-        .get("revision")
-        .map_or_else(|| "?".to_owned(), Value::to_string);
-    let changed = answer
-        .get("changed")
-        .and_then(Value::as_bool)
-        .unwrap_or(true);
-    print(&match (dry_run, changed) {
-        (true, true) => format!("{name}: would become revision {revision}; see: isopath diff\n"),
-        (_, false) => format!("{name}: unchanged at revision {revision}\n"),
-        (false, true) => format!("{name}: revision {revision}\n"),
-    })
+    print(&summary(&applied))
+}
+
+fn summary(applied: &Applied) -> String {
+    let Applied {
+        cluster,
+        revision,
+        changed,
+        dry_run,
+        directors,
+    } = applied;
+    if !changed {
+        return format!("{cluster}: no difference to revision {revision}\n");
+    }
+    let names: Vec<_> = directors.iter().map(|director| director.as_str()).collect();
+    let names = if names.is_empty() {
+        "no director".to_owned()
+    } else {
+        names.join(", ")
+    };
+    if *dry_run {
+        format!(
+            "{cluster}: would become revision {revision}; concerns {names}. Nothing was changed.\n"
+        )
+    } else {
+        format!("{cluster}: revision {revision}; concerns {names}\n")
+    }
 }
 
 pub(super) fn diff(args: &Args, file: &Path) -> Result<(), Failure> {
     let declaration = read(file)?;
     let controller = Controller::new(&args.target)?;
     let name = cluster_of(args, &controller, &declaration)?;
-    let declared = match controller.get::<Declared>(&format!("/clusters/{name}/declaration")) {
-        Ok(declared) => declared.declaration,
-        Err(Failure::Problem(problem)) if problem.status == 404 => {
-            Value::Object(Default::default())
-        }
-        Err(failure) => return Err(failure),
-    };
+    let declared = declared(&controller, &name)?;
     let wanted = serde_json::to_value(&declaration).expect("declarations are plain data");
     let mut changes = Vec::new();
     compare("", &declared, &wanted, &mut changes);
@@ -67,10 +76,19 @@ pub(super) fn diff(args: &Args, file: &Path) -> Result<(), Failure> {
     print(&text)
 }
 
-/// What the controller answers about the declaration in force.
-#[derive(Deserialize)]
-struct Declared {
-    declaration: Value,
+/// The declaration in force; an empty document where the cluster is not declared yet.
+fn declared(controller: &Controller, name: &ClusterName) -> Result<Value, Failure> {
+    let newest: Vec<RevisionView> =
+        match controller.get(&format!("/clusters/{name}/revisions?limit=1")) {
+            Err(Failure::Problem(problem)) if problem.status == 404 => Vec::new(),
+            answer => answer?,
+        };
+    let Some(newest) = newest.first() else {
+        return Ok(Value::Object(serde_json::Map::new()));
+    };
+    let path = format!("/clusters/{name}/revisions/{}", newest.revision);
+    let revision: RevisionView = controller.get(&path)?;
+    Ok(serde_json::to_value(revision.declaration).expect("declarations are plain data"))
 }
 
 fn read(file: &Path) -> Result<Declaration, Failure> {
