@@ -1,0 +1,457 @@
+//! The data plane against a kernel's own IPVS, with ipvsadm and ip as the second opinion. These
+//! need a kernel with IPVS and dummy interfaces, and root; `ISOPATH_TEST_IPVS=1` says that all
+//! are there, as in the test VM.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends where something is not as it must be"
+)]
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use isopath_agent::dataplane::{
+    DRAIN_LIMIT, Dataplane, RealServerWanted, Report, ServiceWanted, Wanted,
+};
+use isopath_api::config;
+use isopath_api::declare::{Forwarding, Scheduler, SchedulerFlag};
+use isopath_api::ids::{RealServerId, ServiceId, Vip};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// A director: a network namespace that this test's thread lives in, and a state directory.
+struct Director {
+    namespace: String,
+    state: TempDir,
+}
+
+impl Director {
+    /// Enters a fresh namespace, or says why the test is skipped.
+    fn enter(name: &str) -> Option<Self> {
+        if std::env::var_os("ISOPATH_TEST_IPVS").is_none() {
+            // Written past the test harness, which keeps what a passing test prints to itself.
+            let line = format!("{name}: skipped: needs IPVS; run by the VM test\n");
+            std::io::stderr().write_all(line.as_bytes()).unwrap();
+            return None;
+        }
+        let namespace = format!("dp-{}-{name}", std::process::id());
+        run(&format!("ip netns add {namespace}"));
+        let director = Self {
+            namespace,
+            state: TempDir::new().unwrap(),
+        };
+        let file = File::open(format!("/run/netns/{}", director.namespace)).unwrap();
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+        run("ip link set lo up");
+        Some(director)
+    }
+
+    fn dataplane(&self) -> Dataplane {
+        self.dataplane_with(DRAIN_LIMIT)
+    }
+
+    fn dataplane_with(&self, limit: Duration) -> Dataplane {
+        let kind = config::Dataplane::Ipvs;
+        Dataplane::with_drain_limit(kind, "vips".to_owned(), self.state.path(), limit).unwrap()
+    }
+}
+
+impl Drop for Director {
+    fn drop(&mut self) {
+        run(&format!("ip netns del {}", self.namespace));
+    }
+}
+
+/// Runs a command in this thread's namespace and returns what it printed.
+fn run(command: &str) -> String {
+    let mut words = command.split_whitespace();
+    let mut program = Command::new(words.next().unwrap());
+    let output = program.args(words).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The rules as ipvsadm saves them, sorted.
+fn rules() -> Vec<String> {
+    let saved = run("ipvsadm -Sn");
+    let mut lines: Vec<_> = saved.lines().map(|it| it.trim().to_owned()).collect();
+    lines.sort();
+    lines
+}
+
+fn sysctl(name: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/sys/{name}")).unwrap();
+    text.trim().to_owned()
+}
+
+fn vip(text: &str) -> Vip {
+    text.parse().unwrap()
+}
+
+fn server(id: &str, weight: u16, effective_weight: u16) -> RealServerWanted {
+    RealServerWanted {
+        id: id.parse().unwrap(),
+        weight,
+        effective_weight,
+    }
+}
+
+fn service(id: &str, scheduler: Scheduler, forwarding: Forwarding) -> ServiceWanted {
+    let flags = match scheduler {
+        Scheduler::Mh => [SchedulerFlag::MhFallback, SchedulerFlag::MhPort].into(),
+        Scheduler::Rr | Scheduler::Wlc => [].into(),
+    };
+    ServiceWanted {
+        id: id.parse().unwrap(),
+        scheduler,
+        flags,
+        forwarding,
+        real_servers: Vec::new(),
+    }
+}
+
+fn wanted(services: Vec<ServiceWanted>) -> Wanted {
+    Wanted {
+        vips: services.iter().map(|service| service.id.vip).collect(),
+        services,
+    }
+}
+
+/// One service of each scheduler and forwarding method.
+fn three() -> Wanted {
+    let mut services = vec![
+        service("tcp:10.99.0.1:80", Scheduler::Mh, Forwarding::Dr),
+        service("tcp:10.99.0.2:443", Scheduler::Wlc, Forwarding::Nat),
+        service("udp:10.99.0.3:53", Scheduler::Rr, Forwarding::Tun),
+    ];
+    for service in &mut services {
+        service.real_servers = vec![
+            server("10.1.0.12:8080", 3, 0),
+            server("10.1.0.11:80", 1, 1),
+            server("10.1.0.13:80", 2, 2),
+        ];
+    }
+    wanted(services)
+}
+
+const THREE: [&str; 12] = [
+    "-A -t 10.99.0.1:80 -s mh -b mh-fallback,mh-port",
+    "-A -t 10.99.0.2:443 -s wlc",
+    "-A -u 10.99.0.3:53 -s rr",
+    "-a -t 10.99.0.1:80 -r 10.1.0.11:80 -g -w 1",
+    "-a -t 10.99.0.1:80 -r 10.1.0.12:8080 -g -w 0",
+    "-a -t 10.99.0.1:80 -r 10.1.0.13:80 -g -w 2",
+    "-a -t 10.99.0.2:443 -r 10.1.0.11:80 -m -w 1",
+    "-a -t 10.99.0.2:443 -r 10.1.0.12:8080 -m -w 0",
+    "-a -t 10.99.0.2:443 -r 10.1.0.13:80 -m -w 2",
+    "-a -u 10.99.0.3:53 -r 10.1.0.11:80 -i -w 1 --tun-type ipip",
+    "-a -u 10.99.0.3:53 -r 10.1.0.12:8080 -i -w 0 --tun-type ipip",
+    "-a -u 10.99.0.3:53 -r 10.1.0.13:80 -i -w 2 --tun-type ipip",
+];
+
+fn assert_ready(report: &Report) {
+    assert_eq!(report.failures, [""; 0]);
+    for (vip, ready) in &report.vips {
+        assert_eq!(*ready, Ok(()), "{vip}");
+    }
+}
+
+#[tokio::test]
+async fn a_director_comes_up_starts_again_and_goes_down() {
+    let Some(director) = Director::enter("life") else {
+        return;
+    };
+    run("ipvsadm -A -t 10.99.9.9:80 -s wlc");
+    run("ipvsadm -a -t 10.99.9.9:80 -r 10.1.0.99:80 -m -w 7");
+    run("ipvsadm -A -f 7 -s rr");
+    let foreign = rules();
+
+    let mut dataplane = director.dataplane();
+    let report = dataplane.reconcile(&three()).await;
+    assert_ready(&report);
+    assert_eq!(report.vips.len(), 3);
+    let mut expected: Vec<String> = THREE.map(str::to_owned).into();
+    expected.extend(foreign.clone());
+    expected.sort();
+    assert_eq!(rules(), expected);
+    let addresses = run("ip -o -4 addr show dev vips");
+    for address in ["10.99.0.1/32", "10.99.0.2/32", "10.99.0.3/32"] {
+        assert!(addresses.contains(address), "{address} not in {addresses}");
+    }
+    assert!(run("ip -d link show vips").contains("dummy"));
+    assert!(run("ip link show vips").contains("UP"));
+    for (name, value) in [
+        ("net/ipv4/ip_forward", "1"),
+        ("net/ipv4/vs/sloppy_tcp", "1"),
+        ("net/ipv4/vs/schedule_icmp", "1"),
+        ("net/ipv4/vs/expire_nodest_conn", "1"),
+        ("net/ipv4/vs/expire_quiescent_template", "1"),
+        ("net/ipv4/vs/conn_reuse_mode", "1"),
+        ("net/ipv4/conf/all/arp_ignore", "1"),
+        ("net/ipv4/conf/all/arp_announce", "2"),
+    ] {
+        assert_eq!(sysctl(name), value, "{name}");
+    }
+    let web: ServiceId = "tcp:10.99.0.1:80".parse().unwrap();
+    let dead: RealServerId = "10.1.0.12:8080".parse().unwrap();
+    assert_eq!(report.services[&web].real_servers[&dead].weight, 0);
+
+    let again = dataplane.reconcile(&three()).await;
+    assert_eq!(again.steps, report.steps, "nothing was left to do");
+    drop(dataplane);
+    let mut dataplane = director.dataplane();
+    let services = dataplane.services().await.unwrap();
+    assert_eq!(services[&web].real_servers[&dead].weight, 0);
+    let restarted = dataplane.reconcile(&three()).await;
+    assert_ready(&restarted);
+    assert_eq!(restarted.steps, 0, "a restarted agent changed something");
+
+    // What an earlier run made and nobody wants any more goes, whoever runs now.
+    drop(dataplane);
+    let mut dataplane = director.dataplane();
+    let mut fewer = three();
+    fewer.services.truncate(2);
+    fewer.vips.remove(&vip("10.99.0.3"));
+    assert_ready(&dataplane.reconcile(&fewer).await);
+    assert!(
+        !rules().iter().any(|rule| rule.contains("10.99.0.3")),
+        "{:?}",
+        rules()
+    );
+    assert!(!run("ip -o -4 addr show dev vips").contains("10.99.0.3"));
+
+    let report = dataplane.tear_down().await;
+    assert_eq!(report.failures, [""; 0]);
+    assert_eq!(rules(), foreign, "only what is not ours is left");
+    assert!(!run("ip link").contains("vips"));
+}
+
+#[tokio::test]
+async fn drift_is_repaired_and_counted() {
+    let Some(director) = Director::enter("drift") else {
+        return;
+    };
+    let mut dataplane = director.dataplane();
+    let report = dataplane.reconcile(&three()).await;
+    assert_eq!(report.drift_repaired, 0, "coming up is no drift");
+    for damage in [
+        "ipvsadm -D -t 10.99.0.1:80",
+        "ipvsadm -E -t 10.99.0.1:80 -s rr",
+        "ipvsadm -e -t 10.99.0.2:443 -r 10.1.0.11:80 -m -w 9",
+        "ipvsadm -e -t 10.99.0.1:80 -r 10.1.0.11:80 -i -w 1",
+        "ipvsadm -d -u 10.99.0.3:53 -r 10.1.0.13:80",
+        "ipvsadm -a -u 10.99.0.3:53 -r 10.1.0.77:53 -m",
+        "ip addr del 10.99.0.1/32 dev vips",
+        "ip link set vips down",
+        "ip link del vips",
+        "sysctl -q -w net.ipv4.vs.sloppy_tcp=0",
+    ] {
+        run(damage);
+        let before = dataplane.reconcile(&three()).await;
+        assert_ready(&before);
+        let mut expected: Vec<String> = THREE.map(str::to_owned).into();
+        expected.sort();
+        assert_eq!(rules(), expected, "after {damage}");
+        let after = dataplane.reconcile(&three()).await;
+        assert_eq!(after.steps, before.steps, "{damage} took two calls");
+    }
+    // Deleting the service took its three real servers along, deleting the interface its VIPs.
+    let report = dataplane.reconcile(&three()).await;
+    assert_eq!(report.drift_repaired, 4 + 1 + 1 + 1 + 1 + 1 + 1 + 1 + 4 + 1);
+    assert_eq!(sysctl("net/ipv4/vs/sloppy_tcp"), "1");
+}
+
+#[tokio::test]
+async fn a_step_that_fails_holds_back_its_own_vip_only() {
+    let Some(director) = Director::enter("fail") else {
+        return;
+    };
+    let mut wanted = three();
+    wanted.services[1].real_servers[0] = server("224.0.0.1:80", 1, 1);
+    let mut dataplane = director.dataplane();
+    let report = dataplane.reconcile(&wanted).await;
+    assert_eq!(report.vips[&vip("10.99.0.1")], Ok(()));
+    assert_eq!(report.vips[&vip("10.99.0.3")], Ok(()));
+    let why = report.vips[&vip("10.99.0.2")].clone().unwrap_err();
+    let expected = "cannot add real server 224.0.0.1:80 to service tcp 10.99.0.2:443: \
+                    the kernel refused: Invalid argument (os error 22)";
+    assert_eq!(why, expected);
+    assert_eq!(report.failures, [why]);
+    let report = dataplane.reconcile(&three()).await;
+    assert_ready(&report);
+}
+
+/// A real server on this host that says its own number once a client has said something.
+fn listen(number: u8) {
+    let address = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, number), 8080);
+    let listener = TcpListener::bind(address).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut byte = [0];
+                while matches!(stream.read(&mut byte).await, Ok(1..)) {
+                    stream.write_all(&[number]).await.unwrap();
+                }
+            });
+        }
+    });
+}
+
+/// Which real server answers on a connection.
+async fn asks(stream: &mut TcpStream) -> u8 {
+    stream.write_all(b"?").await.unwrap();
+    let read = tokio::time::timeout(Duration::from_secs(20), stream.read_u8());
+    read.await.expect("the connection is silent").unwrap()
+}
+
+async fn connect(source_port: u16) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    let source = SocketAddr::from(([10, 99, 0, 1], source_port));
+    socket.bind(source).unwrap();
+    let vip = SocketAddr::from(([10, 99, 0, 1], 80));
+    socket.connect(vip).await.unwrap()
+}
+
+fn local(scheduler: Scheduler, servers: &[(u8, u16, u16)]) -> Wanted {
+    let mut service = service("tcp:10.99.0.1:80", scheduler, Forwarding::Nat);
+    for (number, weight, effective_weight) in servers {
+        let id = format!("127.0.0.{number}:8080");
+        let server = server(&id, *weight, *effective_weight);
+        service.real_servers.push(server);
+    }
+    wanted(vec![service])
+}
+
+/// The real servers of the service in the kernel's own order.
+async fn kernel_order() -> Vec<u8> {
+    let ipvs = isopath_ipvs::Ipvs::connect().await.unwrap();
+    let key = isopath_ipvs::ServiceKey::tcp("10.99.0.1:80".parse().unwrap());
+    let servers = ipvs.destinations(&key).await.unwrap();
+    let last = |address| match address {
+        SocketAddr::V4(address) => address.ip().octets()[3],
+        SocketAddr::V6(_) => 0,
+    };
+    servers.iter().map(|it| last(it.spec.address)).collect()
+}
+
+#[tokio::test]
+async fn connections_outlive_a_change_of_the_kernels_order() {
+    let Some(director) = Director::enter("order") else {
+        return;
+    };
+    for number in 1..=4 {
+        listen(number);
+    }
+    let mut dataplane = director.dataplane();
+    let some = local(Scheduler::Mh, &[(1, 1, 1), (3, 1, 1), (4, 1, 1)]);
+    assert_ready(&dataplane.reconcile(&some).await);
+    assert_eq!(kernel_order().await, [4, 3, 1]);
+    let mut streams = Vec::new();
+    for port in 40_001..40_041 {
+        let mut stream = connect(port).await;
+        let server = asks(&mut stream).await;
+        streams.push((stream, server));
+    }
+
+    let all = local(Scheduler::Mh, &[(1, 1, 1), (2, 1, 1), (3, 1, 1), (4, 1, 1)]);
+    let report = dataplane.reconcile(&all).await;
+    assert_ready(&report);
+    assert_eq!(
+        kernel_order().await,
+        [4, 3, 2, 1],
+        "4 and 3 went in again after 2"
+    );
+    assert_eq!(sysctl("net/ipv4/vs/expire_nodest_conn"), "1");
+    for (stream, server) in &mut streams {
+        assert_eq!(asks(stream).await, *server, "a connection moved");
+    }
+    let service = report.services.values().next().unwrap();
+    let active: u32 = service.real_servers.values().map(|it| it.active).sum();
+    assert_eq!(active, 40, "the counts went on");
+}
+
+#[tokio::test]
+async fn a_removed_real_server_keeps_its_connections_up_to_the_limit() {
+    let Some(director) = Director::enter("drain") else {
+        return;
+    };
+    for number in 1..=2 {
+        listen(number);
+    }
+    let limit = Duration::from_secs(3);
+    let mut dataplane = director.dataplane_with(limit);
+    let both = local(Scheduler::Rr, &[(1, 1, 1), (2, 1, 1)]);
+    assert_ready(&dataplane.reconcile(&both).await);
+    let mut streams = BTreeMap::new();
+    for port in 40_001..40_003 {
+        let mut stream = connect(port).await;
+        let server = asks(&mut stream).await;
+        streams.insert(server, stream);
+    }
+    assert_eq!(streams.len(), 2, "round robin reaches both");
+
+    let began = Instant::now();
+    let one = local(Scheduler::Rr, &[(1, 1, 1)]);
+    let report = dataplane.reconcile(&one).await;
+    assert_ready(&report);
+    let leaving: RealServerId = "127.0.0.2:8080".parse().unwrap();
+    let seen = |report: &Report| {
+        let service = report.services.values().next().unwrap();
+        service.real_servers.get(&leaving).copied()
+    };
+    assert_eq!(seen(&report).map(|it| (it.weight, it.active)), Some((0, 1)));
+    assert_eq!(asks(streams.get_mut(&2).unwrap()).await, 2);
+    let deadline = began + Duration::from_secs(60);
+    while seen(&dataplane.reconcile(&one).await).is_some() {
+        assert!(Instant::now() < deadline, "it stays");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(began.elapsed() >= limit, "gone after {:?}", began.elapsed());
+    let report = dataplane.reconcile(&one).await;
+    assert_eq!(report.drift_repaired, 0, "a removal is no drift");
+}
+
+/// Which real server each of 60 clients gets.
+async fn picks() -> BTreeMap<u16, u8> {
+    let mut picks = BTreeMap::new();
+    for port in 41_001..41_061 {
+        let mut stream = connect(port).await;
+        picks.insert(port, asks(&mut stream).await);
+    }
+    picks
+}
+
+#[tokio::test]
+async fn a_director_that_starts_while_a_real_server_is_dead_picks_as_the_others_do() {
+    let dead = local(Scheduler::Mh, &[(1, 1, 1), (2, 1, 0), (3, 1, 1)]);
+    let others = {
+        let Some(director) = Director::enter("old") else {
+            return;
+        };
+        (1..=3).for_each(listen);
+        let mut dataplane = director.dataplane();
+        let alive = local(Scheduler::Mh, &[(1, 1, 1), (2, 1, 1), (3, 1, 1)]);
+        assert_ready(&dataplane.reconcile(&alive).await);
+        assert_ready(&dataplane.reconcile(&dead).await);
+        picks().await
+    };
+    let Some(director) = Director::enter("new") else {
+        return;
+    };
+    (1..=3).for_each(listen);
+    let mut dataplane = director.dataplane();
+    assert_ready(&dataplane.reconcile(&dead).await);
+    assert!(others.values().all(|server| *server != 2), "{others:?}");
+    assert_eq!(picks().await, others);
+}
