@@ -20,6 +20,27 @@ const VIRTME_NG: &str = "virtme-ng==1.42";
 /// Debian's package that depends on the current kernel.
 const KERNEL_PACKAGE: &str = "linux-image-amd64";
 
+/// What vng and the guest's start use, and where Debian's packages put it. Without udev the
+/// guest has no way to print, without file vng does not know the kernel's version.
+const PROGRAMS: [(&str, &[&str]); 4] = [
+    (
+        "udev",
+        &[
+            "/usr/lib/systemd/systemd-udevd",
+            "/lib/systemd/systemd-udevd",
+        ],
+    ),
+    ("file", &["/usr/bin/file"]),
+    ("kmod", &["/usr/sbin/modprobe", "/sbin/modprobe"]),
+    (
+        "iproute2",
+        &["/usr/bin/ip", "/bin/ip", "/usr/sbin/ip", "/sbin/ip"],
+    ),
+];
+
+/// Debian's python3. Another one that comes first on the `PATH` may lack what its packages add.
+const PYTHON: &str = "/usr/bin/python3";
+
 /// The file that marks a part as whole.
 const MARK: &str = "complete";
 
@@ -87,6 +108,7 @@ pub(super) fn image(cache: &Path, progress: &mut dyn FnMut(&str)) -> Result<Imag
         .with_context(|| format!("locking {}", path.display()))?;
 
     install_qemu(progress)?;
+    install_programs(progress)?;
     let release = part(cache, "kernel", |root| unpack_kernel(root, progress))?;
     part(cache, "busybox", |root| {
         unpack("busybox-static", root).map(|()| String::new())
@@ -170,13 +192,7 @@ fn unpack(package: &str, root: &Path) -> Result<()> {
 /// Debian 12.
 fn install_tools(root: &Path, progress: &mut dyn FnMut(&str)) -> Result<String> {
     progress(&format!("installing {VIRTME_NG}"));
-    let python = "/usr/bin/python3";
-    let can_make = || succeeds(Command::new(python).args(["-c", "import ensurepip, venv"]));
-    if !can_make() {
-        update_package_lists(progress);
-        install(&["python3", "python3-venv"])?;
-    }
-    checked(Command::new(python).args(["-m", "venv"]).arg(root))?;
+    checked(Command::new(PYTHON).args(["-m", "venv"]).arg(root))?;
     let pip = root.join("bin/pip");
     checked(Command::new(pip).args(["install", "--quiet", VIRTME_NG]))?;
     Ok(VIRTME_NG.to_owned())
@@ -202,6 +218,23 @@ fn install_qemu(progress: &mut dyn FnMut(&str)) -> Result<()> {
     }
     let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
     install(&packages).map_err(|error| Unavailable(format!("{error:#}")).into())
+}
+
+fn install_programs(progress: &mut dyn FnMut(&str)) -> Result<()> {
+    let mut missing: Vec<&str> = PROGRAMS
+        .iter()
+        .filter(|(_, places)| !places.iter().any(|place| Path::new(place).exists()))
+        .map(|(package, _)| *package)
+        .collect();
+    if !succeeds(Command::new(PYTHON).args(["-c", "import ensurepip, venv"])) {
+        missing.extend(["python3", "python3-venv"]);
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    progress(&format!("installing {}", missing.join(", ")));
+    update_package_lists(progress);
+    install(&missing)
 }
 
 /// The version of a package that would be installed.
