@@ -21,6 +21,9 @@ pub(crate) enum Failure {
     /// The command line makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// Something named on the command line does not exist.
+    #[error("{0}")]
+    NotFound(String),
     /// A file given by the operator is malformed.
     #[error("{0}")]
     File(FileFaults),
@@ -69,6 +72,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Usage(_) | Self::File(_) | Self::Read { .. } => 2,
+            Self::NotFound(_) => 7,
             Self::Unreachable { .. } | Self::Socket { .. } => 3,
             Self::Answer { .. } | Self::Refused(_) | Self::Output(_) => 1,
             Self::Problem(problem) => match problem.status {

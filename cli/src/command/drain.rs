@@ -77,7 +77,7 @@ fn preview(view: &ClusterView, director: &DirectorName) -> Result<String, Failur
             .iter()
             .map(|other| other.name.as_str())
             .collect();
-        return Err(Failure::Usage(format!(
+        return Err(Failure::NotFound(format!(
             "cluster {} has no director {director}; it has: {}",
             view.name,
             names.join(", ")
