@@ -17,6 +17,8 @@ mod pages;
 pub mod rest;
 pub mod settings;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod view;
 
 pub use rest::router;

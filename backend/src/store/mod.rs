@@ -48,8 +48,8 @@ pub enum OpenError {
     Url {
         /// What was given.
         url: String,
-        /// What is wrong with it.
-        source: sqlx::Error,
+        /// What is wrong with it beyond its scheme.
+        source: Option<sqlx::Error>,
     },
     /// The file cannot be made or opened.
     #[error("cannot open {}", path.display())]
@@ -197,10 +197,15 @@ fn lock_path(database: &Path) -> PathBuf {
 }
 
 fn connect_options(url: &str) -> Result<SqliteConnectOptions, OpenError> {
-    let options = SqliteConnectOptions::from_str(url).map_err(|source| OpenError::Url {
+    let refused = |source| OpenError::Url {
         url: url.to_owned(),
         source,
-    })?;
+    };
+    let file = url.strip_prefix("sqlite://");
+    if file.is_none_or(|file| file.is_empty() || file.starts_with(":memory:")) {
+        return Err(refused(None));
+    }
+    let options = SqliteConnectOptions::from_str(url).map_err(|error| refused(Some(error)))?;
     Ok(options
         .create_if_missing(true)
         .busy_timeout(Duration::from_secs(5))

@@ -1,1 +1,345 @@
-//! Tests.
+use isopath_api::desired::AdminState;
+use tempfile::TempDir;
+
+use super::*;
+use crate::control::operation::{Kind, Operation};
+use crate::store::clusters::Provenance;
+use crate::store::directors::DirectorRow;
+use crate::store::events::NewEvent;
+use crate::testing::{CLUSTER, declaration, url};
+
+async fn open() -> (TempDir, Store) {
+    let directory = TempDir::new().unwrap();
+    let store = Store::open(&url(&directory)).await.unwrap();
+    (directory, store)
+}
+
+fn now() -> Timestamp {
+    "2026-03-02T03:12:41.123Z".parse().unwrap()
+}
+
+#[tokio::test]
+async fn the_database_is_set_up_so_that_acknowledged_writes_stay() {
+    let (_directory, store) = open().await;
+    let mut transaction = store.begin().await.unwrap();
+    for (pragma, expected) in [
+        ("PRAGMA journal_mode", "wal"),
+        ("PRAGMA synchronous", "2"),
+        ("PRAGMA foreign_keys", "1"),
+        ("PRAGMA auto_vacuum", "2"),
+        ("PRAGMA busy_timeout", "5000"),
+    ] {
+        let row = sqlx::query(pragma)
+            .fetch_one(&mut *transaction)
+            .await
+            .unwrap();
+        let found = sqlx::Row::try_get::<String, _>(&row, 0)
+            .or_else(|_| sqlx::Row::try_get::<i64, _>(&row, 0).map(|n| n.to_string()));
+        assert_eq!(found.unwrap(), expected, "{pragma}");
+    }
+}
+
+#[tokio::test]
+async fn readers_cannot_write() {
+    let (_directory, store) = open().await;
+    let mut reader = store.read().await.unwrap();
+    let error = events::insert(&mut reader, event(1)).await.unwrap_err();
+    assert!(error.to_string().contains("readonly"), "{error}");
+}
+
+#[tokio::test]
+async fn the_file_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let (directory, _store) = open().await;
+    for file in ["isopath.db", "isopath.db-wal"] {
+        let metadata = std::fs::metadata(directory.path().join(file)).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{file}");
+    }
+}
+
+#[tokio::test]
+async fn only_one_controller_serves_from_a_database() {
+    let (directory, _store) = open().await;
+    let lock = ServeLock::take(&url(&directory)).unwrap();
+    let error = ServeLock::take(&url(&directory)).unwrap_err();
+    assert!(matches!(error, OpenError::Locked { .. }), "{error}");
+    drop(lock);
+    ServeLock::take(&url(&directory)).unwrap();
+}
+
+#[tokio::test]
+async fn what_is_no_sqlite_url_is_refused() {
+    for url in [
+        "postgres://localhost/isopath",
+        "sqlite::memory:",
+        "sqlite://",
+        "isopath.db",
+    ] {
+        let error = Store::open(url).await.unwrap_err().to_string();
+        assert!(error.contains("such as sqlite://isopath.db"), "{error}");
+        assert!(error.contains(url), "{error}");
+    }
+}
+
+#[test]
+fn an_sqlite_that_corrupts_is_refused() {
+    for (version, enough) in [
+        ("3.51.3", true),
+        ("3.52.0", true),
+        ("4.0.0", true),
+        ("3.51.2", false),
+        ("3.9.9", false),
+        ("", false),
+    ] {
+        assert_eq!(is_new_enough(version), enough, "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_epoch_is_made_once() {
+    let (_directory, store) = open().await;
+    let mut transaction = store.begin().await.unwrap();
+    let first = epoch::load_or_make(&mut transaction, now()).await.unwrap();
+    let again = epoch::load_or_make(&mut transaction, now()).await.unwrap();
+    assert_eq!(first, again);
+    assert_eq!(first.len(), 32);
+}
+
+async fn put_cluster(connection: &mut sqlx::SqliteConnection, revision: u64) {
+    let by = Provenance {
+        actor: "ops",
+        reason: "because",
+        at: now(),
+    };
+    let name = CLUSTER.parse().unwrap();
+    let declaration = declaration(u8::try_from(revision).unwrap());
+    clusters::put_revision(connection, &name, revision, &declaration, by)
+        .await
+        .unwrap();
+}
+
+fn director(generation: u64) -> DirectorRow {
+    DirectorRow {
+        name: "d1".parse().unwrap(),
+        declared: true,
+        admin_state: AdminState::Draining,
+        admin_reason: "kernel".to_owned(),
+        generation,
+        desired_revision: 1,
+        instance: None,
+    }
+}
+
+#[tokio::test]
+async fn revisions_stay_and_the_last_is_in_force() {
+    let (_directory, store) = open().await;
+    let name = CLUSTER.parse().unwrap();
+    let mut transaction = store.begin().await.unwrap();
+    for revision in [1, 2, 3] {
+        put_cluster(&mut transaction, revision).await;
+    }
+    let all = clusters::all(&mut transaction).await.unwrap();
+    assert_eq!(all.len(), 1);
+    assert_eq!((all[0].revision, &all[0].declaration), (3, &declaration(3)));
+    let listed = clusters::revisions(&mut transaction, &name, Some(3), 10)
+        .await
+        .unwrap();
+    assert_eq!(
+        listed.iter().map(|r| r.revision).collect::<Vec<_>>(),
+        [2, 1]
+    );
+    assert_eq!((listed[0].actor.as_str(), listed[0].at), ("ops", now()));
+    let first = clusters::revision(&mut transaction, &name, 1)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(first.declaration, Some(declaration(1)));
+    assert_eq!(
+        clusters::revision(&mut transaction, &name, 9)
+            .await
+            .unwrap(),
+        None
+    );
+}
+
+#[tokio::test]
+async fn a_directors_row_survives_and_keeps_its_instance() {
+    let (_directory, store) = open().await;
+    let name = CLUSTER.parse().unwrap();
+    let mut transaction = store.begin().await.unwrap();
+    put_cluster(&mut transaction, 1).await;
+    directors::put(&mut transaction, &name, &director(1))
+        .await
+        .unwrap();
+    let d1 = "d1".parse().unwrap();
+    directors::set_instance(&mut transaction, &name, &d1, "i1")
+        .await
+        .unwrap();
+    directors::put(&mut transaction, &name, &director(2))
+        .await
+        .unwrap();
+    let expected = DirectorRow {
+        instance: Some("i1".to_owned()),
+        ..director(2)
+    };
+    let rows = directors::of_cluster(&mut transaction, &name)
+        .await
+        .unwrap();
+    assert_eq!(rows, [expected]);
+}
+
+fn operation(id: &str) -> Operation {
+    Operation {
+        id: id.to_owned(),
+        cluster: CLUSTER.parse().unwrap(),
+        director: "d1".parse().unwrap(),
+        kind: Kind::Drain,
+        state: isopath_api::view::OperationState::Applying,
+        detail: "waiting".to_owned(),
+        need_generation: 2,
+        requested_by: "ops".to_owned(),
+        reason: "kernel".to_owned(),
+        override_guards: vec!["last_announcer".to_owned()],
+        started_at: now(),
+        ended_at: None,
+    }
+}
+
+#[tokio::test]
+async fn a_director_has_at_most_one_open_operation() {
+    use isopath_api::view::OperationState::Cancelled;
+    let (_directory, store) = open().await;
+    let name = CLUSTER.parse().unwrap();
+    let mut transaction = store.begin().await.unwrap();
+    put_cluster(&mut transaction, 1).await;
+    directors::put(&mut transaction, &name, &director(1))
+        .await
+        .unwrap();
+    operations::insert(&mut transaction, &operation("op_1"))
+        .await
+        .unwrap();
+    let error = operations::insert(&mut transaction, &operation("op_2"))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("UNIQUE"), "{error}");
+    operations::set_state(&mut transaction, "op_1", Cancelled, "undone", Some(now()))
+        .await
+        .unwrap();
+    operations::insert(&mut transaction, &operation("op_2"))
+        .await
+        .unwrap();
+    let open = operations::open_of_cluster(&mut transaction, &name)
+        .await
+        .unwrap();
+    assert_eq!(open, [operation("op_2")]);
+    let ended = operations::by_id(&mut transaction, "op_1")
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((ended.state, ended.ended_at), (Cancelled, Some(now())));
+    assert_eq!(ended.detail, "undone");
+}
+
+fn event(n: u64) -> NewEvent {
+    NewEvent {
+        at: now(),
+        cluster: n.is_multiple_of(2).then(|| CLUSTER.parse().unwrap()),
+        severity: isopath_api::view::Severity::Warning,
+        object: "director d1".to_owned(),
+        what: format!("event {n}"),
+        actor: "ops".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn events_are_paged_by_number_and_by_cluster() {
+    let (_directory, store) = open().await;
+    let mut transaction = store.begin().await.unwrap();
+    for n in 1..=6 {
+        let stored = events::insert(&mut transaction, event(n)).await.unwrap();
+        assert_eq!(stored.id, n);
+    }
+    let ids = |events: Vec<isopath_api::view::EventView>| {
+        events.iter().map(|event| event.id).collect::<Vec<_>>()
+    };
+    let last = events::last(&mut transaction, None, None, 2).await.unwrap();
+    assert_eq!(ids(last), [6, 5]);
+    let before = events::last(&mut transaction, None, Some(5), 2)
+        .await
+        .unwrap();
+    assert_eq!(ids(before), [4, 3]);
+    let name = CLUSTER.parse().unwrap();
+    let of_cluster = events::last(&mut transaction, Some(&name), None, 9)
+        .await
+        .unwrap();
+    assert_eq!(ids(of_cluster), [6, 4, 2]);
+}
+
+#[tokio::test]
+async fn old_events_are_forgotten() {
+    let (_directory, store) = open().await;
+    let mut transaction = store.begin().await.unwrap();
+    events::insert(&mut transaction, event(1)).await.unwrap();
+    sqlx::query("UPDATE events SET id = $1")
+        .bind(to_int(events::KEPT))
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    events::insert(&mut transaction, event(2)).await.unwrap();
+    events::insert(&mut transaction, event(3)).await.unwrap();
+    assert_eq!(
+        events::last(&mut transaction, None, None, 9)
+            .await
+            .unwrap()
+            .len(),
+        3
+    );
+    sqlx::query("UPDATE events SET id = 1 WHERE what = 'event 1'")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    events::insert(&mut transaction, event(4)).await.unwrap();
+    let left = events::last(&mut transaction, None, None, 9).await.unwrap();
+    assert!(left.iter().all(|event| event.what != "event 1"), "{left:?}");
+}
+
+#[tokio::test]
+async fn a_token_keeps_its_role_and_its_name_is_its_own() {
+    use crate::store::tokens::{Role, TokenRow};
+    let (_directory, store) = open().await;
+    let mut transaction = store.begin().await.unwrap();
+    for (hash, name, role) in [
+        ("h1", "ops", Role::Operator),
+        (
+            "h2",
+            "agents",
+            Role::Agent {
+                cluster: CLUSTER.parse().unwrap(),
+            },
+        ),
+    ] {
+        let token = TokenRow {
+            name: name.to_owned(),
+            role,
+        };
+        assert!(
+            tokens::insert(&mut transaction, hash, &token, now())
+                .await
+                .unwrap()
+        );
+        assert_eq!(
+            tokens::find(&mut transaction, hash).await.unwrap(),
+            Some(token)
+        );
+    }
+    let again = TokenRow {
+        name: "ops".to_owned(),
+        role: Role::Operator,
+    };
+    assert!(
+        !tokens::insert(&mut transaction, "h3", &again, now())
+            .await
+            .unwrap()
+    );
+    assert_eq!(tokens::find(&mut transaction, "h3").await.unwrap(), None);
+}
