@@ -46,6 +46,12 @@ impl MetricsServer {
         })
     }
 
+    /// Where it listens.
+    #[cfg(test)]
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
     /// Serves until it is dropped.
     pub async fn serve(self) {
         let mut connections = JoinSet::new();
