@@ -288,6 +288,7 @@ pub(crate) fn unheard() -> ClusterView {
     d1.acknowledged_generation = None;
     d1.neighbors.clear();
     d1.vips.clear();
+    (d1.active, d1.connections_per_second) = (0, 0);
     view.vips[0].state = State::Unknown;
     view.vips[0].real.clear();
     view

@@ -29,6 +29,26 @@ impl fmt::Display for Count {
     }
 }
 
+/// A count that somebody reported, or `–` while nobody has: what is not known is never 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reported(pub(crate) Option<Count>);
+
+impl Reported {
+    /// `count` where something `is_known` about it.
+    pub(crate) fn when(is_known: bool, count: u64) -> Self {
+        Self(is_known.then_some(Count(count)))
+    }
+}
+
+impl fmt::Display for Reported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(count) => count.fmt(f),
+            None => f.write_str("–"),
+        }
+    }
+}
+
 /// A moment, shown as the time of day in UTC, with the date when that is not today's.
 #[derive(Template, Debug, Clone, Copy)]
 #[template(path = "part/moment.html")]

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{is_silent, router_name};
 use crate::pages::status::{Kind, Status};
-use crate::pages::text::{Age, Count, Moment};
+use crate::pages::text::{Age, Moment, Reported};
 
 /// More VIPs than this are counted, and only those not announced are named.
 const VIPS_NAMED: usize = 4;
@@ -36,8 +36,8 @@ struct Row {
     vips: Vec<VipRow>,
     /// How many VIPs are announced, when there are too many to name.
     vip_summary: Option<String>,
-    active: Count,
-    connections_per_second: Count,
+    active: Reported,
+    connections_per_second: Reported,
     report: Report,
     /// Whether it is in service, so that it can be drained.
     in_service: bool,
@@ -79,6 +79,7 @@ impl Directors {
 
 fn row(view: &ClusterView, director: &DirectorView) -> Row {
     let announced = |v: &&DirectorVipView| v.cost.is_some() && v.in_lsdb;
+    let reported = director.last_report.is_some();
     let many = director.vips.len() > VIPS_NAMED;
     let (two_way, others): (Vec<_>, Vec<_>) = director
         .neighbors
@@ -102,8 +103,8 @@ fn row(view: &ClusterView, director: &DirectorView) -> Row {
             .filter(|v| !(many && announced(v)))
             .map(vip)
             .collect(),
-        active: Count(director.active),
-        connections_per_second: Count(director.connections_per_second),
+        active: Reported::when(reported, director.active),
+        connections_per_second: Reported::when(reported, director.connections_per_second),
         report: report(director, view.as_of),
         in_service: director.admin_state == AdminState::Active,
     }

@@ -6,7 +6,7 @@ use isopath_api::observed::{CheckResult, Health};
 use isopath_api::view::{ClusterView, RealServerSeen, RealServerView, ServiceView, State};
 
 use crate::pages::status::Status;
-use crate::pages::text::{Age, Count, and_list};
+use crate::pages::text::{Age, Reported, and_list};
 
 /// More directors than this do not each get a column.
 const COLUMNS: usize = 8;
@@ -36,9 +36,9 @@ struct Row {
     id: String,
     status: Status,
     weight: Weight,
-    active: Count,
-    inactive: Count,
-    connections_per_second: Count,
+    active: Reported,
+    inactive: Reported,
+    connections_per_second: Reported,
     /// For each column, what that director sees; nothing where it said nothing lately.
     seen: Vec<Option<Status>>,
     /// In words, where directors have no columns.
@@ -121,13 +121,14 @@ fn row(view: &ClusterView, server: &RealServerView, columns: &[&DirectorName]) -
         let seen = server.seen.iter().find(|s| s.director == **name);
         seen.map(|s| Status::from(s.health))
     };
+    let seen = !server.seen.is_empty();
     Row {
         id: server.real_server.to_string(),
         status: server.state.into(),
         weight: weight(server),
-        active: Count(server.active),
-        inactive: Count(server.inactive),
-        connections_per_second: Count(server.connections_per_second),
+        active: Reported::when(seen, server.active),
+        inactive: Reported::when(seen, server.inactive),
+        connections_per_second: Reported::when(seen, server.connections_per_second),
         seen: columns.iter().map(seen_by).collect(),
         summary: summary(server),
         check: checks(view, server),

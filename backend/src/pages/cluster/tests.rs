@@ -43,12 +43,6 @@ fn reads(html: &str, wanted: &str) {
     assert!(text.contains(wanted), "{wanted:?} is not in: {text}");
 }
 
-#[track_caller]
-fn reads_not(html: &str, unwanted: &str) {
-    let text = text(html);
-    assert!(!text.contains(unwanted), "{unwanted:?} is in: {text}");
-}
-
 #[test]
 fn a_healthy_cluster_reads_from_verdict_to_history() {
     let view = fixture::healthy();
@@ -206,7 +200,14 @@ fn what_never_reported_is_unknown_and_says_what_to_start() {
     let view = fixture::unheard();
     let html = section(&view, "directors");
     reads(&html, "No report yet. Start isopath-agent on it.");
-    reads(&section(&view, "vips"), "d1 : has not reported");
+    reads(
+        &section(&view, "vips"),
+        "d1 : has not reported start isopath-agent on it – –",
+    );
+    reads(
+        &section(&view, "verdict"),
+        "Active connections – Connections/s –",
+    );
     reads(&section(&view, "topology"), "No switch seen");
     reads(&section(&view, "services"), "It has no real server.");
 }
@@ -219,6 +220,7 @@ fn an_empty_cluster_says_how_to_fill_it() {
     }
     reads(&html, "isopath apply FILE");
     reads(&html, "Nothing has happened yet.");
+    assert!(section(&fixture::empty(), "topology").contains(" hidden>"));
 }
 
 #[test]

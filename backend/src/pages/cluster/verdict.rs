@@ -4,7 +4,7 @@ use askama::Template;
 use isopath_api::view::{ClusterView, State};
 
 use crate::pages::status::Status;
-use crate::pages::text::Count;
+use crate::pages::text::{Count, Reported};
 
 #[derive(Template, Debug, PartialEq)]
 #[template(path = "cluster/verdict.html")]
@@ -47,9 +47,10 @@ fn facts(view: &ClusterView) -> Vec<Fact> {
         value: Count(part as u64).to_string(),
         of: Some(Count(all as u64).to_string()),
     };
-    let count = |label, value: u64| Fact {
+    let reported = view.directors.iter().any(|d| d.last_report.is_some());
+    let measured = |label, value: u64| Fact {
         label,
-        value: Count(value).to_string(),
+        value: Reported::when(reported, value).to_string(),
         of: None,
     };
     let up = |state: State| state == State::Up;
@@ -68,18 +69,22 @@ fn facts(view: &ClusterView) -> Vec<Fact> {
             view.vips.len(),
         ),
         real_servers(view),
-        count(
+        measured(
             "Active connections",
             view.directors.iter().map(|d| d.active).sum(),
         ),
-        count(
+        measured(
             "Connections/s",
             view.directors
                 .iter()
                 .map(|d| d.connections_per_second)
                 .sum(),
         ),
-        count("Revision", view.revision),
+        Fact {
+            label: "Revision",
+            value: view.revision.to_string(),
+            of: None,
+        },
     ]
 }
 

@@ -5,7 +5,7 @@ use isopath_api::ids::DirectorName;
 use isopath_api::view::{ClusterView, VipView};
 
 use crate::pages::status::Status;
-use crate::pages::text::{Age, Count};
+use crate::pages::text::{Age, Reported};
 
 #[derive(Template, Debug, PartialEq)]
 #[template(path = "cluster/vips.html")]
@@ -22,8 +22,8 @@ struct Row {
     missing: Vec<Missing>,
     /// Routers that announce it and are no director of this cluster.
     foreign: Vec<String>,
-    active: Count,
-    connections_per_second: Count,
+    active: Reported,
+    connections_per_second: Reported,
 }
 
 /// A director that does not announce a VIP.
@@ -48,6 +48,7 @@ fn row(view: &ClusterView, vip: &VipView) -> Row {
     let services = || view.services.iter().filter(|s| s.service.vip == vip.vip);
     let servers = || services().flat_map(|s| &s.real_servers);
     let directors = view.directors.iter().map(|d| &d.name);
+    let seen = servers().any(|r| !r.seen.is_empty());
     Row {
         vip: vip.vip.to_string(),
         status: vip.state.into(),
@@ -58,8 +59,11 @@ fn row(view: &ClusterView, vip: &VipView) -> Row {
             .map(|name| missing(view, vip, name))
             .collect(),
         foreign: vip.foreign.iter().map(ToString::to_string).collect(),
-        active: Count(servers().map(|r| r.active).sum()),
-        connections_per_second: Count(servers().map(|r| r.connections_per_second).sum()),
+        active: Reported::when(seen, servers().map(|r| r.active).sum()),
+        connections_per_second: Reported::when(
+            seen,
+            servers().map(|r| r.connections_per_second).sum(),
+        ),
     }
 }
 

@@ -102,7 +102,10 @@ pub(super) fn directors(view: &ClusterView) -> Column<&DirectorView> {
         let label = Label {
             name: director.name.to_string(),
             aside: director.router_id.to_string(),
-            figure: format!("{}/s", Count(director.connections_per_second)),
+            figure: match director.last_report {
+                Some(_) => format!("{}/s", Count(director.connections_per_second)),
+                None => String::new(),
+            },
             what: "director",
         };
         let anchor = format!("director-{}", director.name);
