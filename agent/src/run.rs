@@ -247,6 +247,7 @@ pub async fn run_until(
     if let Err(error) = link.await {
         tracing::error!(%error, "the speaker's link did not end well");
     }
+    tasks.shutdown().await;
     tracing::info!("ended");
     Ok(())
 }

@@ -1,13 +1,13 @@
 //! The agent's Unix socket, for the operator's command.
 
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use isopath_api::agent::{Reply, Request};
 use isopath_api::speaker;
-use rustix::fs::Mode;
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::OwnedWriteHalf;
@@ -111,13 +111,13 @@ impl Socket {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed("probe")(error)),
         }
-        // The mode must be right from the first moment on, so it is not set afterwards.
-        let before = rustix::process::umask(Mode::from_raw_mode(0o117));
-        let listener = UnixListener::bind(path);
-        rustix::process::umask(before);
+        let listener = UnixListener::bind(path).map_err(failed("listen on"))?;
+        // Peers are let in by their credentials; the mode only says so beforehand.
+        let mode = std::fs::Permissions::from_mode(0o660);
+        std::fs::set_permissions(path, mode).map_err(failed("set the mode of"))?;
         Ok(Self {
             path: path.to_owned(),
-            listener: listener.map_err(failed("listen on"))?,
+            listener,
         })
     }
 

@@ -235,3 +235,6 @@ pub fn program() -> PathBuf {
         .filter(|beside| beside.is_file())
         .unwrap_or_else(|| name.to_owned())
 }
+
+#[cfg(test)]
+mod tests;
