@@ -135,3 +135,46 @@ impl Cause {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_number_means_what_the_kernel_means_by_it() {
+        let address = SocketAddr::from(([10, 99, 0, 1], 80));
+        let key = ServiceKey::tcp(address);
+        let add = || Operation::AddService(key, "mh".to_owned());
+        let set = || Operation::SetService(key, "mh".to_owned());
+        let cases = [
+            (
+                Errno::PERM,
+                Operation::ListServices,
+                "it needs CAP_NET_ADMIN",
+            ),
+            (
+                Errno::NOENT,
+                Operation::Connect,
+                "`modprobe ip_vs` loads it",
+            ),
+            (Errno::NOENT, add(), "`modprobe ip_vs_mh` loads it"),
+            (Errno::NOENT, set(), "`modprobe ip_vs_mh` loads it"),
+            (Errno::EXIST, add(), "it is there already"),
+            (Errno::SRCH, set(), "there is no such service"),
+            (
+                Errno::NOENT,
+                Operation::DeleteDestination(key, address),
+                "there is no such real server",
+            ),
+            (Errno::RANGE, add(), "the kernel refused"),
+        ];
+        for (errno, operation, expected) in cases {
+            let error = io::Error::from_raw_os_error(errno.raw_os_error());
+            let cause = Cause::from_errno(error, &operation).to_string();
+            assert!(
+                cause.contains(expected),
+                "{errno:?} of {operation}: {cause}"
+            );
+        }
+    }
+}

@@ -16,7 +16,10 @@ use isopath_ipvs::{
     Cause, DestinationSpec, Error, Family, Forwarding, Ipvs, ServiceFlags, ServiceKey, ServiceSpec,
     Timeouts,
 };
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, LinkNameSpaceType, capabilities, move_into_link_name_space,
+    set_capabilities,
+};
 
 /// A network namespace that this test's thread lives in, gone when dropped.
 struct Namespace(String);
@@ -256,6 +259,23 @@ async fn each_refusal_has_its_own_cause() {
     let multicast = DestinationSpec::new(address("224.0.0.1:80"), Forwarding::Masquerade, 1);
     let refused = cause(ipvs.add_destination(&key, &multicast).await);
     assert!(matches!(refused, Cause::Kernel(_)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_process_that_may_not_is_told_so() {
+    let Some(_namespace) = Namespace::enter("caps") else {
+        return;
+    };
+    let all = capabilities(None).unwrap();
+    let without = all.effective.difference(CapabilitySet::NET_ADMIN);
+    let fewer = CapabilitySets {
+        effective: without,
+        ..all
+    };
+    set_capabilities(None, fewer).unwrap();
+    let refused = cause(Ipvs::connect().await.unwrap().services().await);
+    set_capabilities(None, all).unwrap();
+    assert!(matches!(refused, Cause::NoPermission), "{refused:?}");
 }
 
 #[tokio::test]
