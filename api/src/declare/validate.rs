@@ -192,13 +192,13 @@ fn real_servers(faults: &mut Vec<Fault>, index: usize, service: &ServiceSpec) {
         if server.port == Some(0) {
             faults.push(Fault::new(at("port"), "a port from 1 to 65535", 0));
         }
-        if service.forwarding == Forwarding::Dr
+        if service.forwarding != Forwarding::Nat
             && let Some(port) = server.port.filter(|port| *port != service.port)
         {
             faults.push(Fault::new(
                 at("port"),
                 format_args!(
-                    "the service's port {}, since direct routing does not translate it",
+                    "the service's port {}, since only nat translates it",
                     service.port
                 ),
                 port,
@@ -390,7 +390,7 @@ address = "10.1.0.11"
             (
                 "address = \"10.1.0.11\"",
                 "address = \"10.1.0.11\"\nport = 81",
-                "direct routing",
+                "only nat translates it",
             ),
             (
                 "address = \"10.99.0.1/32\"",
