@@ -454,4 +454,16 @@ async fn a_director_that_starts_while_a_real_server_is_dead_picks_as_the_others_
     assert_ready(&dataplane.reconcile(&dead).await);
     assert!(others.values().all(|server| *server != 2), "{others:?}");
     assert_eq!(picks().await, others);
+
+    // Added with weight 0 alone, as by hand, it has no place in the table, and the others have
+    // its clients for good.
+    run("ipvsadm -D -t 10.99.0.1:80");
+    run("ipvsadm -A -t 10.99.0.1:80 -s mh -b mh-fallback,mh-port");
+    for (number, weight) in [(1, 1), (2, 0), (3, 1)] {
+        let server = format!("127.0.0.{number}:8080");
+        run(&format!(
+            "ipvsadm -a -t 10.99.0.1:80 -r {server} -m -w {weight}"
+        ));
+    }
+    assert_ne!(picks().await, others, "the test could not have failed");
 }

@@ -8,13 +8,14 @@ use isopath_api::ids::{ServiceId, Vip};
 use isopath_ipvs::Cause;
 use tracing::{info, warn};
 
-use super::error::{DataplaneError, chain};
+use super::error::DataplaneError;
 use super::kernel::Kernel;
 use super::ledger::Ledger;
 use super::observed::Observed;
 use super::plan::{Planner, Quiesced};
 use super::state::{KernelService, Report, Wanted};
 use super::step::{Holds, Step, Subject, subjects};
+use crate::causes;
 use crate::store::{StoreError, read_json, write_json};
 
 /// How often one call observes and plans anew: adding takes one round, removing an idle real
@@ -26,6 +27,10 @@ pub(super) struct Programmer {
     interface: String,
     ledger: Ledger,
     ledger_path: PathBuf,
+    /// What the file holds.
+    saved: Ledger,
+    /// Why the file does not hold the ledger.
+    unsaved: Option<String>,
     drain_limit: Duration,
     /// Opened when first needed, and anew after it failed.
     kernel: Option<Kernel>,
@@ -52,10 +57,13 @@ impl Programmer {
         drain_limit: Duration,
     ) -> Result<Self, StoreError> {
         let ledger_path = state_dir.join("dataplane.json");
+        let ledger: Ledger = read_json(&ledger_path)?.unwrap_or_default();
         Ok(Self {
             interface,
-            ledger: read_json(&ledger_path)?.unwrap_or_default(),
+            saved: ledger.clone(),
+            ledger,
             ledger_path,
+            unsaved: None,
             drain_limit,
             kernel: None,
             quiesced: Quiesced::new(),
@@ -90,7 +98,7 @@ impl Programmer {
         }
         match result {
             Ok(round) => self.report(wanted, &round),
-            Err(error) => self.blind(wanted, &chain(&error)),
+            Err(error) => self.blind(wanted, &causes(&error)),
         }
     }
 
@@ -99,7 +107,7 @@ impl Programmer {
         let nothing = Wanted::default();
         match self.rounds(&nothing, Duration::ZERO).await {
             Ok(round) => self.report(&nothing, &round),
-            Err(error) => self.blind(&nothing, &chain(&error)),
+            Err(error) => self.blind(&nothing, &causes(&error)),
         }
     }
 
@@ -166,16 +174,14 @@ impl Programmer {
 
     /// Brings the ledger and the list of quiesced real servers up to date, on disk too.
     fn keep_books(&mut self, wanted: &Wanted, observed: &Observed) {
-        let before = self.ledger.clone();
-        self.ledger.update(&self.interface, wanted, observed);
-        for id in self.ledger.services.keys() {
-            if !before.services.contains_key(id) && observed.services.contains_key(id) {
-                info!(service = %id, "taking over a service that was there already");
+        for service in &wanted.services {
+            let ours = self.ledger.services.contains_key(&service.id);
+            if !ours && observed.services.contains_key(&service.id) {
+                info!(service = %service.id, "taking over a service that was there already");
             }
         }
-        if self.ledger != before {
-            self.save();
-        }
+        self.ledger.update(&self.interface, wanted, observed);
+        self.save();
 
         let mut quiesced = Quiesced::new();
         for id in self.ledger.services.keys() {
@@ -195,11 +201,22 @@ impl Programmer {
         self.quiesced = quiesced;
     }
 
-    /// Writes the ledger. When it cannot be written the work goes on: at worst a crash now
-    /// leaves an object that the next agent takes for somebody else's.
-    fn save(&self) {
-        if let Err(error) = write_json(&self.ledger_path, &self.ledger) {
-            warn!(error = chain(&error), "cannot write down what is ours");
+    /// Writes the ledger. Where it cannot be written the work goes on, and that is reported: at
+    /// worst a crash now leaves an object that the next agent takes for somebody else's.
+    fn save(&mut self) {
+        if self.ledger == self.saved {
+            return;
+        }
+        match write_json(&self.ledger_path, &self.ledger) {
+            Ok(()) => {
+                self.saved = self.ledger.clone();
+                self.unsaved = None;
+            }
+            Err(error) => {
+                let error = causes(&error);
+                warn!(error, "cannot write down what is ours");
+                self.unsaved = Some(error);
+            }
         }
     }
 
@@ -207,7 +224,6 @@ impl Programmer {
         let Some(kernel) = &self.kernel else {
             return;
         };
-        let ledger = self.ledger.clone();
         let mut failed = Vec::new();
         let mut undone: Vec<&Step> = Vec::new();
         for step in steps {
@@ -217,7 +233,7 @@ impl Programmer {
             }
             match kernel.execute(step).await {
                 Ok(()) => {
-                    info!(?step, "changed the kernel");
+                    info!(%step, "changed the kernel");
                     self.steps += 1;
                     self.ledger.record(step);
                     if step.subject().is_some_and(|it| round.drift.remove(&it)) {
@@ -225,7 +241,7 @@ impl Programmer {
                     }
                 }
                 Err(error) => {
-                    let error = chain(&error);
+                    let error = causes(&error);
                     warn!(error, "a change to the kernel failed");
                     undone.push(step);
                     failed.push((step.clone(), error));
@@ -233,9 +249,7 @@ impl Programmer {
             }
         }
         round.failed = failed;
-        if self.ledger != ledger {
-            self.save();
-        }
+        self.save();
     }
 
     fn report(&mut self, wanted: &Wanted, round: &Round) -> Report {
@@ -256,12 +270,13 @@ impl Programmer {
             let observed = round.observed.services.get(&service.id)?;
             Some((service.id, observed.report()))
         });
+        let failed = round.failed.iter().map(|(_, why)| why);
         Report {
             vips: vips.collect(),
             services: services.collect(),
             steps: self.steps,
             drift_repaired: self.drift_repaired,
-            failures: round.failed.iter().map(|(_, why)| why.clone()).collect(),
+            failures: failed.chain(&self.unsaved).cloned().collect(),
         }
     }
 
@@ -285,6 +300,6 @@ fn why(step: &Step, round: &Round) -> String {
     let mut failed = round.failed.iter();
     match failed.find(|(failed, _)| step == failed || step.needs(failed)) {
         Some((_, why)) => why.clone(),
-        None => format!("the kernel does not keep what is written: {step:?}"),
+        None => format!("the kernel does not keep it: {step}"),
     }
 }

@@ -1,6 +1,7 @@
 //! One change to the kernel.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::SocketAddr;
 
 use isopath_api::ids::{ServiceId, Vip};
@@ -44,6 +45,55 @@ pub(super) enum Step {
     RemoveVip { interface: String, vip: Vip },
     /// Delete an interface that was made by us.
     RemoveInterface(String),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SetSysctl { key, value } => write!(f, "set {} to {value}", key.replace('/', ".")),
+            Self::AddInterface(name) => write!(f, "make the dummy interface {name}"),
+            Self::RaiseInterface(name) => write!(f, "set interface {name} up"),
+            Self::AddVip { interface, vip } => write!(f, "add VIP {vip} to interface {interface}"),
+            Self::AddService(id, spec) => {
+                write!(f, "add service {id} with scheduler {}", spec.scheduler)
+            }
+            Self::SetService(id, spec) => {
+                write!(f, "change service {id} to scheduler {}", spec.scheduler)
+            }
+            Self::HoldConnections => f.write_str("hold connections during the reinsertion"),
+            Self::AddRealServer(id, spec) => write!(f, "add real server {} to {id}", Spec(spec)),
+            Self::ReinsertRealServer(id, spec) => {
+                write!(f, "insert real server {} into {id} again", Spec(spec))
+            }
+            Self::ReleaseConnections => f.write_str("release connections"),
+            Self::SetRealServer(id, spec) => {
+                write!(f, "change real server of {id} to {}", Spec(spec))
+            }
+            Self::DeleteRealServer(id, address) => {
+                write!(f, "delete real server {address} of {id}")
+            }
+            Self::DeleteService(id) => write!(f, "delete service {id}"),
+            Self::RemoveVip { interface, vip } => {
+                write!(f, "remove VIP {vip} from interface {interface}")
+            }
+            Self::RemoveInterface(name) => write!(f, "delete interface {name}"),
+        }
+    }
+}
+
+/// A real server as it stands in a sentence.
+struct Spec<'a>(&'a DestinationSpec);
+
+impl fmt::Display for Spec<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let DestinationSpec {
+            address,
+            weight,
+            forwarding,
+            ..
+        } = self.0;
+        write!(f, "{address} (weight {weight}, {forwarding})")
+    }
 }
 
 /// What a step is about.
