@@ -22,7 +22,8 @@ pub struct ClusterView {
     pub revision: u64,
     /// The controller's clock.
     pub as_of: Timestamp,
-    /// The worst state of anything in it.
+    /// Down when one of its VIPs is, Unknown when nothing is known of any director, Degraded
+    /// when anything else is wrong.
     pub state: State,
     /// The state in one sentence.
     pub verdict: String,
@@ -49,7 +50,7 @@ pub struct ClusterSummary {
     pub name: ClusterName,
     /// The revision in force.
     pub revision: u64,
-    /// The worst state of anything in it.
+    /// As [`ClusterView::state`].
     pub state: State,
     /// The state in one sentence.
     pub verdict: String,

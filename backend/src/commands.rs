@@ -10,7 +10,7 @@ use axum::serve::ListenerExt;
 use isopath_api::fault::FileFaults;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -121,6 +121,8 @@ pub async fn serve(
     database: &str,
     mut out: impl Write,
 ) -> Result<(), CommandError> {
+    // Before anything else: once it says that it listens, it can be told to stop.
+    let told = Told::listen().map_err(CommandError::Serve)?;
     let lock = ServeLock::take(database)?;
     let store = Store::open(database).await?;
     if let Some(password) = first_user(&store).await? {
@@ -156,24 +158,38 @@ pub async fn serve(
     let server =
         axum::serve(listener, service).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let server = tokio::spawn(server.into_future());
-    let ended = run_until_told(shutdown, server, task).await;
+    let ended = run_until_told(told, shutdown, server, task).await;
     store.close().await;
     drop(lock);
     ended
 }
 
+/// The signals that end the server.
+struct Told {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Told {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
 /// Waits for a signal, or for either task to end, and then for what is under way.
 async fn run_until_told(
+    mut told: Told,
     shutdown: CancellationToken,
     mut server: tokio::task::JoinHandle<io::Result<()>>,
     mut task: tokio::task::JoinHandle<()>,
 ) -> Result<(), CommandError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(CommandError::Serve)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(CommandError::Serve)?;
     // Signals stay due and the handles may be polled again: all four are cancel-safe.
     let ended = tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+        _ = told.terminate.recv() => Ok(()),
+        _ = told.interrupt.recv() => Ok(()),
         ended = &mut server => match ended {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => return Err(CommandError::Serve(error)),

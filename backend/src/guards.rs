@@ -64,18 +64,15 @@ pub fn last_announcer(
     })
 }
 
-/// The VIPs that a director announces, or may announce for all that is known.
+/// The declared VIPs that a director announces, or may announce for all that is known.
 fn at_stake(cluster: &ClusterState, director: &DirectorState, now: Moment) -> BTreeSet<Vip> {
     let declared = cluster.declaration.vip.iter().map(|vip| vip.address);
     if let Some(speaker) = director
         .fresh(now)
         .and_then(|report| report.speaker.as_ref())
     {
-        return speaker
-            .announced
-            .iter()
-            .map(|announced| announced.vip)
-            .collect();
+        let announced = |vip: &Vip| speaker.announced.iter().any(|known| known.vip == *vip);
+        return declared.filter(announced).collect();
     }
     let mut witnesses = cluster
         .directors

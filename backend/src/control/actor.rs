@@ -264,14 +264,7 @@ impl Actor {
     /// Shows committed events.
     pub(super) fn remember(&mut self, events: Vec<EventView>) {
         for event in events {
-            tracing::info!(
-                cluster = event.cluster.as_ref().map(ClusterName::as_str),
-                severity = event.severity.as_str(),
-                actor = event.actor,
-                "{}: {}",
-                event.object,
-                event.what
-            );
+            log(&event);
             *self
                 .world
                 .events_total
@@ -290,6 +283,21 @@ impl Actor {
     pub(super) fn count_ended(&mut self, kind: Kind, state: OperationState) {
         let key = (kind.as_str(), state.as_str());
         *self.world.operations_ended.entry(key).or_default() += 1;
+    }
+}
+
+fn log(event: &EventView) {
+    let EventView {
+        object,
+        what,
+        actor,
+        ..
+    } = event;
+    let cluster = event.cluster.as_ref().map(ClusterName::as_str);
+    match event.severity {
+        Severity::Info => tracing::info!(cluster, actor, "{object}: {what}"),
+        Severity::Warning => tracing::warn!(cluster, actor, "{object}: {what}"),
+        Severity::Error => tracing::error!(cluster, actor, "{object}: {what}"),
     }
 }
 

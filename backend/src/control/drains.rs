@@ -6,17 +6,14 @@ use isopath_api::ids::ClusterName;
 use isopath_api::view::{DrainRequest, OperationState, OperationView, Severity};
 use sqlx::SqliteConnection;
 
-use super::Change;
 use super::actor::Actor;
 use super::operation::{Kind, Operation, Progress, progress};
 use super::state::{ClusterState, DirectorState};
+use super::{Change, LONGEST_REASON};
 use crate::clock::Moment;
 use crate::error::Error;
 use crate::guards;
 use crate::store::{directors, operations};
-
-/// The most characters of an operator's words.
-const LONGEST_REASON: usize = 500;
 
 impl Actor {
     /// Admits a drain or an undrain: from its commit on the director shall change.

@@ -33,6 +33,9 @@ use state::World;
 /// for a place, which slows agents and callers down instead of filling the memory.
 const QUEUE: usize = 256;
 
+/// The most characters of an operator's words.
+pub const LONGEST_REASON: usize = 500;
+
 /// The way to the task. A clone leads to the same one.
 #[derive(Debug, Clone)]
 pub struct Control {

@@ -88,3 +88,73 @@ fn severity(state: State) -> Severity {
         State::Down => Severity::Error,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::testing::{Known, observed};
+
+    fn news(shown: &mut Shown, known: &Known) -> Vec<String> {
+        let view = crate::view::build(&known.cluster, known.now, known.started);
+        transitions(shown, &view)
+            .into_iter()
+            .map(|t| format!("{} {}: {}", t.severity.as_str(), t.object, t.what))
+            .collect()
+    }
+
+    #[test]
+    fn a_start_into_a_healthy_cluster_is_no_news() {
+        let mut shown = Shown::new();
+        let mut known = Known::new(2);
+        known.started = known.now;
+        assert_eq!(news(&mut shown, &known), [""; 0]);
+        for n in [1, 2] {
+            known.hear(observed(n, &[1, 2]));
+            assert_eq!(news(&mut shown, &known), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn a_start_into_trouble_is_news() {
+        let mut known = Known::new(2);
+        known.hear(observed(2, &[2]));
+        let news = news(&mut Shown::new(), &known);
+        assert_eq!(news.len(), 2, "{news:?}");
+        assert!(
+            news[0].starts_with("error director d1: Down: its agent was never"),
+            "{news:?}"
+        );
+        assert_eq!(news[1], "warning VIP 10.99.0.1: Degraded: announced by d2");
+    }
+
+    #[test]
+    fn each_change_is_told_once_with_what_it_was_before() {
+        let mut shown = Shown::new();
+        let mut known = Known::healthy(2);
+        news(&mut shown, &known);
+        known.pass(Duration::from_secs(6));
+        known.hear(observed(2, &[1, 2]));
+        let lost = news(&mut shown, &known);
+        assert_eq!(lost.len(), 1, "{lost:?}");
+        assert!(lost[0].starts_with("warning director d1: Up → Degraded: its agent is"));
+        known.pass(Duration::from_secs(1));
+        assert_eq!(
+            news(&mut shown, &known),
+            [""; 0],
+            "a longer silence is no change"
+        );
+        known.hear(observed(1, &[1, 2]));
+        let back = news(&mut shown, &known);
+        assert_eq!(back, ["info director d1: Degraded → Up: announces the VIP"]);
+    }
+
+    #[test]
+    fn what_is_declared_no_more_is_forgotten() {
+        let mut shown = Shown::new();
+        news(&mut shown, &Known::healthy(2));
+        news(&mut shown, &Known::healthy(1));
+        assert!(!shown.contains_key("director d2"), "{shown:?}");
+    }
+}

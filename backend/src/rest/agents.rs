@@ -8,8 +8,8 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
+use axum::response::{IntoResponse, Sse};
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use isopath_api::desired::Desired;
@@ -34,7 +34,7 @@ pub(super) async fn desired(
     OfDirector(cluster, director): OfDirector,
     State(app): State<App>,
     headers: HeaderMap,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Error> {
+) -> Result<impl IntoResponse, Error> {
     let claim = Claim {
         cluster,
         director,
@@ -44,7 +44,9 @@ pub(super) async fn desired(
     };
     let feed = app.control().attach(claim).await?;
     let ping = KeepAlive::new().interval(PING_EVERY).text("ping");
-    Ok(Sse::new(events(feed, app.shutdown())).keep_alive(ping))
+    let stream = Sse::new(events(feed, app.shutdown())).keep_alive(ping);
+    // nginx as a TLS proxy would hold events back until its buffer is full.
+    Ok(([("x-accel-buffering", "no")], stream))
 }
 
 /// Ends with the director's place in the declaration, or with the server.

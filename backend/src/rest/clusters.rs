@@ -12,7 +12,7 @@ use super::body::JsonBody;
 use super::path::{OfCluster, OfRevision, Query};
 use crate::app::App;
 use crate::auth::Operator;
-use crate::control::Apply;
+use crate::control::{Apply, LONGEST_REASON};
 use crate::error::Error;
 use crate::store::clusters;
 use crate::view::summary;
@@ -81,6 +81,11 @@ pub(super) async fn put(
     State(app): State<App>,
     body: JsonBody,
 ) -> Result<(StatusCode, Json<Applied>), Error> {
+    if query.reason.chars().count() > LONGEST_REASON {
+        return Err(Error::BadRequest {
+            detail: format!("expected a reason of at most {LONGEST_REASON} characters"),
+        });
+    }
     let declaration: Declaration = body.parse(|declaration: &Declaration| {
         let mut faults = declaration.validate();
         if let Some(other) = declaration.cluster.as_ref().filter(|other| **other != name) {

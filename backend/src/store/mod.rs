@@ -40,6 +40,9 @@ const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
 /// Readers fetch whole answers and give the connection back, so a few are plenty.
 const READERS: u32 = 4;
 
+/// How long anybody waits for a connection or a lock before the answer is 503.
+const WAIT: Duration = Duration::from_secs(5);
+
 /// A database that could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -106,6 +109,7 @@ impl Store {
         let writer = SqlitePoolOptions::new()
             .min_connections(1)
             .max_connections(1)
+            .acquire_timeout(WAIT)
             .max_lifetime(None)
             .idle_timeout(None)
             .connect_with(writer_options(options.clone()))
@@ -114,6 +118,7 @@ impl Store {
         MIGRATOR.run(&writer).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
+            .acquire_timeout(WAIT)
             .idle_timeout(Duration::from_secs(60))
             .connect_lazy_with(options.read_only(true));
         Ok(Self { writer, readers })
@@ -208,7 +213,7 @@ fn connect_options(url: &str) -> Result<SqliteConnectOptions, OpenError> {
     let options = SqliteConnectOptions::from_str(url).map_err(|error| refused(Some(error)))?;
     Ok(options
         .create_if_missing(true)
-        .busy_timeout(Duration::from_secs(5))
+        .busy_timeout(WAIT)
         .foreign_keys(true))
 }
 

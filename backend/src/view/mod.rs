@@ -30,7 +30,7 @@ pub fn build(cluster: &ClusterState, now: Moment, started: Moment) -> ClusterVie
     let problems = problems::find(&facts, (&directors, &withholding), &vips, &services);
     let state = if vips.iter().any(|vip| vip.state == State::Down) {
         State::Down
-    } else if !directors.is_empty() && directors.iter().all(|d| d.state == State::Unknown) {
+    } else if directors.iter().all(|d| d.state == State::Unknown) {
         State::Unknown
     } else if problems.is_empty() {
         State::Up

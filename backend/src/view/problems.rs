@@ -44,6 +44,15 @@ pub(super) fn verdict(
     vips: &[VipView],
     problems: &[ProblemView],
 ) -> String {
+    let Some(first) = directors.first() else {
+        return "No directors are declared.".to_owned();
+    };
+    if directors.iter().all(|d| d.state == State::Unknown) {
+        return format!(
+            "Nothing is known of any director ({}: {}).",
+            first.name, first.why
+        );
+    }
     if let Some((worst, others)) = problems.split_first() {
         let more = match others.len() {
             0 => String::new(),

@@ -76,6 +76,17 @@ fn nothing_is_known_right_after_the_start() {
     );
     assert_eq!(view.vips[0].state, State::Unknown);
     assert_eq!(view.services[0].state, State::Unknown);
+    let expected = "Nothing is known of any director (d1: not heard since the controller started).";
+    assert_eq!(view.verdict, expected);
+}
+
+#[test]
+fn a_cluster_without_directors_is_not_called_healthy() {
+    let view = shown(&Known::new(0));
+    assert_eq!(
+        (view.state, view.verdict.as_str()),
+        (State::Unknown, "No directors are declared.")
+    );
 }
 
 /// What is done to a healthy cluster of three, and the state of d1, why, and the problems.
