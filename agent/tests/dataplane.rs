@@ -286,6 +286,20 @@ async fn a_step_that_fails_holds_back_its_own_vip_only() {
     assert_eq!(report.failures, [why]);
     let report = dataplane.reconcile(&three()).await;
     assert_ready(&report);
+
+    // A ledger that cannot be written is reported and holds nothing back.
+    std::fs::remove_dir_all(director.state.path()).unwrap();
+    let mut fewer = three();
+    fewer.services[1].real_servers.truncate(2);
+    let report = dataplane.reconcile(&fewer).await;
+    assert_eq!(report.vips[&vip("10.99.0.2")], Ok(()));
+    assert!(
+        report.failures[0].contains("dataplane"),
+        "{:?}",
+        report.failures
+    );
+    std::fs::create_dir(director.state.path()).unwrap();
+    assert_ready(&dataplane.reconcile(&fewer).await);
 }
 
 /// A real server on this host that says its own number once a client has said something.

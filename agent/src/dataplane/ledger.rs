@@ -110,3 +110,21 @@ impl Ledger {
         self.services.get(&id)?.get(&address).copied()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_one_that_later_versions_can_read() {
+        let text = r#"{"interfaces":{"isopath":{"made":true,"vips":["10.99.0.1"]}},
+                       "services":{"tcp:10.99.0.1:80":{"10.1.0.11:80":3,"10.1.0.12:80":0}}}"#;
+        let ledger: Ledger = serde_json::from_str(text).unwrap();
+        let id = "tcp:10.99.0.1:80".parse().unwrap();
+        let server = "10.1.0.11:80".parse().unwrap();
+        assert_eq!(ledger.table_weight(id, server), Some(3));
+        let written = serde_json::to_string(&ledger).unwrap();
+        let compact: String = text.split_whitespace().collect();
+        assert_eq!(written, compact);
+    }
+}

@@ -39,6 +39,8 @@ pub(super) struct Programmer {
     settled: Option<Wanted>,
     steps: u64,
     drift_repaired: u64,
+    /// What failed last time.
+    failures: Vec<String>,
 }
 
 /// How a round ended.
@@ -70,6 +72,7 @@ impl Programmer {
             settled: None,
             steps: 0,
             drift_repaired: 0,
+            failures: Vec::new(),
         })
     }
 
@@ -96,19 +99,36 @@ impl Programmer {
             // The connection may have been to a module that was loaded anew since.
             result = self.rounds(wanted, self.drain_limit).await;
         }
-        match result {
+        let report = match result {
             Ok(round) => self.report(wanted, &round),
             Err(error) => self.blind(wanted, &causes(&error)),
+        };
+        self.log(&report.failures);
+        report
+    }
+
+    /// Logs what fails now and did not before, not the same again each second.
+    fn log(&mut self, failures: &[String]) {
+        for failure in failures {
+            if !self.failures.contains(failure) {
+                warn!(failure, "the data plane is not as wanted");
+            }
         }
+        if failures.is_empty() && !self.failures.is_empty() {
+            info!("the data plane is as wanted again");
+        }
+        self.failures = failures.to_vec();
     }
 
     /// Removes everything that is ours, without waiting for connections to end.
     pub(super) async fn tear_down(&mut self) -> Report {
         let nothing = Wanted::default();
-        match self.rounds(&nothing, Duration::ZERO).await {
+        let report = match self.rounds(&nothing, Duration::ZERO).await {
             Ok(round) => self.report(&nothing, &round),
             Err(error) => self.blind(&nothing, &causes(&error)),
-        }
+        };
+        self.log(&report.failures);
+        report
     }
 
     async fn rounds(
@@ -212,11 +232,7 @@ impl Programmer {
                 self.saved = self.ledger.clone();
                 self.unsaved = None;
             }
-            Err(error) => {
-                let error = causes(&error);
-                warn!(error, "cannot write down what is ours");
-                self.unsaved = Some(error);
-            }
+            Err(error) => self.unsaved = Some(causes(&error)),
         }
     }
 
@@ -241,10 +257,8 @@ impl Programmer {
                     }
                 }
                 Err(error) => {
-                    let error = causes(&error);
-                    warn!(error, "a change to the kernel failed");
                     undone.push(step);
-                    failed.push((step.clone(), error));
+                    failed.push((step.clone(), causes(&error)));
                 }
             }
         }
@@ -281,8 +295,7 @@ impl Programmer {
     }
 
     /// What is reported when the kernel could not be read: nothing is known to be ready.
-    fn blind(&mut self, wanted: &Wanted, why: &str) -> Report {
-        warn!(error = why, "cannot see the kernel's data plane");
+    fn blind(&self, wanted: &Wanted, why: &str) -> Report {
         let not_ready = |vip: &Vip| (*vip, Err(why.to_owned()));
         Report {
             vips: wanted.vips.iter().map(not_ready).collect(),
