@@ -29,6 +29,8 @@ mod rng;
 mod router;
 mod send;
 mod shutdown;
+#[cfg(test)]
+mod tests;
 mod timer;
 mod view;
 

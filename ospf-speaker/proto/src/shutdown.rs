@@ -37,9 +37,9 @@ impl Router {
         if self.stopping.is_some() {
             return;
         }
+        let until = self.next_departure(now).max(now) + PATIENCE;
         self.stubs.clear();
         self.originate(now);
-        let until = self.next_departure(now).max(now) + PATIENCE;
         self.stopping = Some(Stage::Withdrawing { until });
         self.timers.set(Timer::Shutdown, until);
     }

@@ -16,7 +16,7 @@ fn header() -> Header {
     }
 }
 
-/// A Router-LSA of FRR 8.4's: one point-to-point link, one stub.
+/// A Router-LSA with one host stub.
 fn router_lsa() -> Lsa {
     let body = RouterLsa {
         flags: 0,
@@ -172,6 +172,138 @@ fn a_trailing_signalling_block_is_passed_over() {
     let mut bytes = packet.encode();
     bytes.extend([0xff, 0xf6, 0, 3, 0, 1, 0, 4, 0, 0, 0, 1]);
     assert_eq!(Packet::decode(&bytes).unwrap(), packet);
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let digits: Vec<u8> = hex
+        .bytes()
+        .filter(|byte| !byte.is_ascii_whitespace())
+        .collect();
+    digits
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
+/// Decodes a packet from the wire, checks its sender, and that encoding gives it back.
+fn captured(hex: &str, sender: u8) -> Body {
+    let bytes = bytes(hex);
+    let packet = Packet::decode(&bytes).unwrap();
+    assert_eq!(packet.header.router_id, router(sender));
+    assert_eq!(packet.header.area, AreaId(Ipv4Addr::UNSPECIFIED));
+    assert_eq!(packet.encode(), bytes);
+    packet.body
+}
+
+#[test]
+fn a_hello_of_bird() {
+    let body = captured(
+        "02010030 0a000002 00000000 e8c40000 00000000 00000000
+         ffffff00 00010201 00000004 00000000 00000000 0a000001",
+        2,
+    );
+    assert_eq!(
+        body,
+        Body::Hello(Hello {
+            network_mask: Ipv4Addr::new(255, 255, 255, 0),
+            hello_interval: 1,
+            options: Options::E,
+            priority: 1,
+            dead_interval: 4,
+            dr: Ipv4Addr::UNSPECIFIED,
+            bdr: Ipv4Addr::UNSPECIFIED,
+            neighbors: vec![router(1)],
+        })
+    );
+}
+
+#[test]
+fn a_database_description_of_frr() {
+    let body = captured(
+        "02020034 0a000001 00000000 6c250000 00000000 00000000
+         05dc0200 51cab78c
+         00000201 0a000001 0a000001 80000001 e0470024",
+        1,
+    );
+    let header = LsaHeader {
+        age: 0,
+        options: Options::E,
+        key: router_lsa().key(),
+        sequence: INITIAL_SEQUENCE,
+        checksum: 0xe047,
+        length: 36,
+    };
+    assert_eq!(
+        body,
+        Body::DbDesc(DbDesc {
+            mtu: 1500,
+            options: Options::E,
+            flags: DbDescFlags::from(0),
+            sequence: 0x51ca_b78c,
+            headers: vec![header],
+        })
+    );
+}
+
+#[test]
+fn a_request_of_bird() {
+    let body = captured(
+        "02030024 0a000002 00000000 dfd30000 00000000 00000000
+         00000001 0a000001 0a000001",
+        2,
+    );
+    assert_eq!(body, Body::Request(vec![router_lsa().key()]));
+}
+
+#[test]
+fn a_router_lsa_of_bird_with_the_o_bit_and_a_host_stub() {
+    let body = captured(
+        "02040058 0a000002 00000000 2c670000 00000000 00000000
+         00000001
+         00014201 0a000002 0a000002 80000002 c26b003c 00000003
+         0a630009 ffffffff 0300000a
+         0a000001 0a010002 0100000a
+         0a010000 ffffff00 0300000a",
+        2,
+    );
+    let Body::Update(lsas) = body else {
+        panic!("not an update but {body:?}");
+    };
+    assert_eq!(lsas.len(), 1);
+    assert!(lsas[0].checksum_is_valid());
+    assert_eq!(lsas[0].header().options, Options::E.union(Options::O));
+    let link = |kind, id: [u8; 4], data: [u8; 4]| RouterLink {
+        kind,
+        id: id.into(),
+        data: data.into(),
+        metric: 10,
+    };
+    assert_eq!(
+        RouterLsa::decode(lsas[0].body()).unwrap().links,
+        [
+            link(LinkKind::Stub, [10, 99, 0, 9], [255; 4]),
+            link(LinkKind::PointToPoint, [10, 0, 0, 1], [10, 1, 0, 2]),
+            link(LinkKind::Stub, [10, 1, 0, 0], [255, 255, 255, 0]),
+        ]
+    );
+    // We would have computed the same checksum.
+    let header = *lsas[0].header();
+    let again = Lsa::originate(header.key, header.options, header.sequence, lsas[0].body());
+    assert_eq!(again.unwrap().header().checksum, header.checksum);
+}
+
+#[test]
+fn an_acknowledgment_of_frr() {
+    let body = captured(
+        "0205002c 0a000001 00000000 e86b0000 00000000 00000000
+         00014201 0a000002 0a000002 80000001 352a0030",
+        1,
+    );
+    let Body::Ack(headers) = body else {
+        panic!("not an acknowledgment but {body:?}");
+    };
+    assert_eq!(headers[0].key.advertising_router, router(2));
+    assert_eq!((headers[0].age, headers[0].length), (1, 48));
 }
 
 fn address() -> impl Strategy<Value = Ipv4Addr> {

@@ -1,0 +1,10 @@
+//! Tests of whole routers on a virtual clock.
+
+mod bench;
+mod exchange;
+mod flooding;
+mod hello;
+mod net;
+mod origination;
+mod random;
+mod stop;
