@@ -209,6 +209,8 @@ impl State {
                         .collect();
                     tracing::info!(vips = held.len(), "the speaker holds from an earlier run");
                     self.held = Some(held.clone());
+                    // What was decided before was never said to anybody.
+                    self.decisions.clear();
                     for vip in held {
                         self.leave_unless_wanted(vip);
                     }
@@ -371,7 +373,9 @@ impl State {
                     since: standing.since,
                 },
                 Some(_) | None => {
-                    log(&decision);
+                    if self.held.is_some() {
+                        log(&decision);
+                    }
                     Standing {
                         decision,
                         since: now,

@@ -107,6 +107,9 @@ pub enum LinkError {
     /// Reading or writing failed.
     #[error("the connection to the speaker broke")]
     Broken(#[source] io::Error),
+    /// The control loop has ended.
+    #[error("the agent is stopping")]
+    Stopping,
     /// The speaker closed the connection.
     #[error("the speaker closed the connection")]
     Closed,
@@ -208,6 +211,9 @@ impl SpeakerLink {
                 () = stop.cancelled() => break,
                 Err(error) = attempt => error,
             };
+            if matches!(error, LinkError::Stopping) {
+                break;
+            }
             let text = causes(&error);
             if text != said {
                 tracing::warn!(error = text, "no connection to the speaker");
@@ -265,7 +271,7 @@ impl SpeakerLink {
                     }
                 }
                 changed = self.publications.changed() => {
-                    changed.map_err(|_| LinkError::Closed)?;
+                    changed.map_err(|_| LinkError::Stopping)?;
                     let publication = self.publications.borrow_and_update().clone();
                     if let Some(publication) = publication {
                         session.publish(publication).await?;
@@ -277,7 +283,8 @@ impl SpeakerLink {
     }
 
     async fn tell(&self, event: SpeakerEvent) -> Result<(), LinkError> {
-        self.events.send(event).await.map_err(|_| LinkError::Closed)
+        let sent = self.events.send(event).await;
+        sent.map_err(|_| LinkError::Stopping)
     }
 }
 

@@ -5,11 +5,14 @@
 //! id in the state directory and takes it on. Where somebody else runs the speaker (a unit of
 //! its own), the agent never starts and never stops one.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -27,6 +30,9 @@ const SETTLED: Duration = Duration::from_secs(60);
 /// How long a speaker may take to stop: it withdraws, waits for the switch's acknowledgement
 /// and flushes its LSA a MinLSArrival later.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a stopping speaker that is no child is looked at.
+const POLL: Duration = Duration::from_millis(20);
 
 /// The speaker's process, as far as it is the agent's concern.
 pub struct SpeakerProcess {
@@ -51,7 +57,33 @@ enum State {
     /// This process started it.
     Child { child: Box<Child>, since: Instant },
     /// An earlier run of the agent started it.
-    Adopted(Pid),
+    Adopted(Adopted),
+}
+
+/// A process that is no child of this one, by a descriptor that becomes readable when it ends:
+/// the process id alone would still be there until its parent has waited for it.
+struct Adopted(OwnedFd);
+
+impl Adopted {
+    fn new(pid: Pid) -> io::Result<Self> {
+        Ok(Self(pidfd_open(pid, PidfdFlags::empty())?))
+    }
+
+    fn has_ended(&self) -> bool {
+        let mut descriptors = [PollFd::new(&self.0, PollFlags::IN)];
+        // Without a timeout nothing is waited for, so only nonsense could fail.
+        poll(&mut descriptors, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
+    async fn ended(&self) {
+        while !self.has_ended() {
+            sleep(POLL).await;
+        }
+    }
+
+    fn terminate(&self) -> io::Result<()> {
+        Ok(pidfd_send_signal(&self.0, Signal::TERM)?)
+    }
 }
 
 impl SpeakerProcess {
@@ -93,8 +125,14 @@ impl SpeakerProcess {
         }
         let remembered = self.command.as_ref().and_then(SpeakerCommand::remembered);
         self.state = match pid.filter(|pid| Some(*pid) == remembered) {
-            Some(pid) => State::Adopted(pid),
             None => State::Foreign,
+            Some(pid) => match Adopted::new(pid) {
+                Ok(adopted) => State::Adopted(adopted),
+                Err(error) => {
+                    tracing::error!(%error, "cannot take the speaker on");
+                    State::Foreign
+                }
+            },
         };
         matches!(self.state, State::Adopted(_))
     }
@@ -118,7 +156,7 @@ impl SpeakerProcess {
                     return;
                 }
             },
-            State::Adopted(pid) if test_kill_process(*pid).is_ok() => return,
+            State::Adopted(adopted) if !adopted.has_ended() => return,
             State::Adopted(_) => SETTLED,
         };
         if !matches!(self.state, State::Unseen) {
@@ -150,29 +188,27 @@ impl SpeakerProcess {
         let Some(command) = self.command else {
             return;
         };
-        let gone = match self.state {
+        let (asked, ended) = match self.state {
             State::Unseen | State::Foreign => return,
             State::Child { mut child, .. } => {
-                let Some(pid) = child
+                let pid = child
                     .id()
-                    .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
-                else {
-                    return;
-                };
-                terminate(pid);
-                timeout(STOP_TIMEOUT, child.wait()).await.is_ok()
+                    .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+                let asked = pid.map(|pid| kill_process(pid, Signal::TERM));
+                let asked = asked.transpose().map_err(io::Error::from);
+                let ended = timeout(STOP_TIMEOUT, child.wait()).await;
+                (asked.map(drop), ended.map(|status| status.map(drop)))
             }
-            State::Adopted(pid) => {
-                terminate(pid);
-                // No child of this process, so there is nothing to wait on.
-                let gone = async {
-                    while test_kill_process(pid).is_ok() {
-                        sleep(Duration::from_millis(20)).await;
-                    }
-                };
-                timeout(STOP_TIMEOUT, gone).await.is_ok()
+            State::Adopted(adopted) => {
+                let asked = adopted.terminate();
+                let ended = timeout(STOP_TIMEOUT, adopted.ended()).await;
+                (asked, ended.map(Ok))
             }
         };
+        if let Err(error) = asked {
+            tracing::warn!(%error, "cannot signal the speaker");
+        }
+        let gone = matches!(ended, Ok(Ok(())));
         if gone {
             command.forget();
         } else {
@@ -181,14 +217,8 @@ impl SpeakerProcess {
     }
 }
 
-fn terminate(pid: Pid) {
-    if let Err(error) = kill_process(pid, Signal::TERM) {
-        tracing::warn!(%error, pid = pid.as_raw_nonzero(), "cannot signal the speaker");
-    }
-}
-
 impl SpeakerCommand {
-    fn start(&self) -> std::io::Result<Child> {
+    fn start(&self) -> io::Result<Child> {
         let child = Command::new(&self.program)
             .arg("run")
             .arg("--config")
