@@ -261,7 +261,7 @@ fn a_router_lsa_of_bird_with_the_o_bit_and_a_host_stub() {
         "02040058 0a000002 00000000 2c670000 00000000 00000000
          00000001
          00014201 0a000002 0a000002 80000002 c26b003c 00000003
-         0a630009 ffffffff 0300000a
+         0a630009 ffffffff 03000000
          0a000001 0a010002 0100000a
          0a010000 ffffff00 0300000a",
         2,
@@ -272,18 +272,18 @@ fn a_router_lsa_of_bird_with_the_o_bit_and_a_host_stub() {
     assert_eq!(lsas.len(), 1);
     assert!(lsas[0].checksum_is_valid());
     assert_eq!(lsas[0].header().options, Options::E.union(Options::O));
-    let link = |kind, id: [u8; 4], data: [u8; 4]| RouterLink {
+    let link = |kind, id: [u8; 4], data: [u8; 4], metric| RouterLink {
         kind,
         id: id.into(),
         data: data.into(),
-        metric: 10,
+        metric,
     };
     assert_eq!(
         RouterLsa::decode(lsas[0].body()).unwrap().links,
         [
-            link(LinkKind::Stub, [10, 99, 0, 9], [255; 4]),
-            link(LinkKind::PointToPoint, [10, 0, 0, 1], [10, 1, 0, 2]),
-            link(LinkKind::Stub, [10, 1, 0, 0], [255, 255, 255, 0]),
+            link(LinkKind::Stub, [10, 99, 0, 9], [255; 4], 0),
+            link(LinkKind::PointToPoint, [10, 0, 0, 1], [10, 1, 0, 2], 10),
+            link(LinkKind::Stub, [10, 1, 0, 0], [255, 255, 255, 0], 10),
         ]
     );
     // We would have computed the same checksum.

@@ -312,7 +312,10 @@ fn on_a_segment_we_flood_and_acknowledge_to_the_designated_routers() {
         .sent
         .iter()
         .filter(|sent| sent.interface == InterfaceId(0))
-        .filter(|sent| matches!(sent.body, Body::Update(_)))
+        .filter(|sent| match &sent.body {
+            Body::Update(lsas) => lsas.iter().any(|lsa| lsa.key() == external(SEQ).key()),
+            Body::Hello(_) | Body::DbDesc(_) | Body::Request(_) | Body::Ack(_) => false,
+        })
         .map(|sent| sent.destination)
         .collect();
     assert!(
