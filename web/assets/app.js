@@ -79,6 +79,7 @@
   // ---- Sections ------------------------------------------------------------------------
 
   const waiting = new Map();
+  const said = document.getElementById("said");
 
   function show(html) {
     const template = document.createElement("template");
@@ -94,8 +95,15 @@
     const focused = document.activeElement;
     merge(section, next);
     keepFocus(focused);
-    if (section.dataset.title) document.title = section.dataset.title;
+    if (section.dataset.title && section.dataset.title !== document.title) tellState(section);
     countAges();
+  }
+
+  // The state became another one: in the window's title, and aloud in a screen reader. The
+  // sentence alone may change each second.
+  function tellState(section) {
+    document.title = section.dataset.title;
+    said.textContent = section.querySelector(".lead").textContent;
   }
 
   function isSelected(section) {

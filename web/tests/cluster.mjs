@@ -302,28 +302,31 @@ test("every status has a glyph and a word", async () => {
 test("nothing scrolls sideways but the picture, and axe finds nothing, in both themes", async () => {
   const paths = [PAGE, "/clusters", `${PAGE}/directors/d2/drain`, "/clusters/no-such-cluster"];
   for (const colorScheme of ["light", "dark"]) {
-    for (const width of [320, 1280]) {
-      for (const path of [...paths, "/login"]) {
-        const signedIn = path !== "/login";
-        const { page, close } = await visit(path, { colorScheme, width, signedIn });
-        const where = `${path} ${colorScheme} ${width}`;
-        const over = await page.evaluate(
-          () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
-        );
-        assert.equal(over, 0, `${where} scrolls sideways`);
-        await page.evaluate(AXE);
-        const { violations } = await page.evaluate(() => globalThis.axe.run());
-        const found = violations.map(({ id, impact, nodes }) => ({
-          id,
-          impact,
-          html: nodes.map((node) => node.html),
-        }));
-        assert.deepEqual(found, [], where);
-        await close({ expected: /404/ });
-      }
+    for (const width of [320, 800, 1280]) {
+      const looks = { colorScheme, width };
+      const visits = paths.map((path) => fitsAndIsAccessible(path, looks));
+      await Promise.all([...visits, fitsAndIsAccessible("/login", { ...looks, signedIn: false })]);
     }
   }
 });
+
+async function fitsAndIsAccessible(path, options) {
+  const { page, close } = await visit(path, options);
+  const where = `${path} ${options.colorScheme} ${options.width}`;
+  const over = await page.evaluate(
+    () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
+  );
+  assert.equal(over, 0, `${where} scrolls sideways`);
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate(() => globalThis.axe.run());
+  const found = violations.map(({ id, impact, nodes }) => ({
+    id,
+    impact,
+    html: nodes.map((node) => node.html),
+  }));
+  assert.deepEqual(found, [], where);
+  await close({ expected: /404/ });
+}
 
 test("forced colours and reduced motion render", async () => {
   const { page, close } = await visit(PAGE, { forcedColors: "active", reducedMotion: "reduce" });
@@ -354,16 +357,14 @@ test("screenshots", async () => {
 });
 
 async function shots(name, path = PAGE, options = {}) {
-  for (const colorScheme of ["light", "dark"]) {
-    for (const width of [360, 1280]) {
-      const { page, close } = await visit(path, { colorScheme, width, ...options });
-      await page.screenshot({
-        path: join(SHOTS, `${name}-${colorScheme}-${width}.png`),
-        fullPage: true,
-      });
-      await close();
-    }
-  }
+  const shoot = async (colorScheme, width) => {
+    const { page, close } = await visit(path, { colorScheme, width, ...options });
+    const file = join(SHOTS, `${name}-${colorScheme}-${width}.png`);
+    await page.screenshot({ path: file, fullPage: true });
+    await close();
+  };
+  const looks = [["light", 360], ["light", 1280], ["dark", 360], ["dark", 1280]];
+  await Promise.all(looks.map(([colorScheme, width]) => shoot(colorScheme, width)));
 }
 
 test("a controller that stops is told of, and the page comes back by itself", async () => {

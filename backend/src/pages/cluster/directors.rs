@@ -27,6 +27,7 @@ struct Row {
     name: String,
     router_id: String,
     status: Status,
+    /// Why it is not Up.
     why: String,
     /// Set while the director does not have the newest desired state.
     behind: Option<String>,
@@ -89,7 +90,10 @@ fn row(view: &ClusterView, director: &DirectorView) -> Row {
         name: director.name.to_string(),
         router_id: director.router_id.to_string(),
         status: director.state.into(),
-        why: director.why.clone(),
+        why: match director.state {
+            State::Up => String::new(),
+            _ => director.why.clone(),
+        },
         behind: behind(director),
         neighbors: others.iter().map(|n| neighbor(view, director, n)).collect(),
         two_way: two_way.len(),

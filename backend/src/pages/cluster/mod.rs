@@ -154,9 +154,18 @@ fn anchor(object: &str) -> Option<String> {
     match kind {
         "director" => Some(format!("director-{name}")),
         "VIP" => Some(format!("vip-{name}")),
-        "service" => Some(format!("service-{}", name.replace(':', "-"))),
+        "service" => Some(service_anchor(name)),
+        "real" => {
+            let (server, service) = name.strip_prefix("server ")?.split_once(" of ")?;
+            Some(format!("{}-{server}", service_anchor(service)))
+        }
         _ => None,
     }
+}
+
+/// The anchor of a service such as `tcp:10.99.0.1:80`; its real servers' begin with it.
+fn service_anchor(id: &str) -> String {
+    format!("service-{}", id.replace(':', "-"))
 }
 
 #[cfg(test)]

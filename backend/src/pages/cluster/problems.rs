@@ -10,8 +10,14 @@ use crate::pages::text::Age;
 #[derive(Template, Debug, PartialEq)]
 #[template(path = "cluster/problems.html")]
 pub(crate) struct Problems {
+    count: usize,
     rows: Vec<Row>,
+    /// How many are not shown.
+    more: usize,
 }
+
+/// How many problems are shown: the worst. When a rack is down nobody reads two hundred.
+const SHOWN: usize = 8;
 
 #[derive(Debug, PartialEq)]
 struct Row {
@@ -37,7 +43,11 @@ impl Problems {
             next: problem.next.clone(),
         };
         Self {
-            rows: view.problems.iter().enumerate().map(row).collect(),
+            count: view.problems.len(),
+            more: view.problems.len().saturating_sub(SHOWN),
+            rows: (view.problems.iter().take(SHOWN).enumerate())
+                .map(row)
+                .collect(),
         }
     }
 

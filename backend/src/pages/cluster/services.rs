@@ -5,6 +5,7 @@ use isopath_api::ids::DirectorName;
 use isopath_api::observed::{CheckResult, Health};
 use isopath_api::view::{ClusterView, RealServerSeen, RealServerView, ServiceView, State};
 
+use super::service_anchor;
 use crate::pages::status::Status;
 use crate::pages::text::{Age, Reported, and_list};
 
@@ -85,7 +86,7 @@ impl Services {
 fn service(view: &ClusterView, service: &ServiceView, columns: &[&DirectorName]) -> Service {
     let id = service.service.to_string();
     Service {
-        anchor: format!("service-{}", id.replace(':', "-")),
+        anchor: service_anchor(&id),
         id,
         status: service.state.into(),
         scheduler: service.scheduler.clone(),

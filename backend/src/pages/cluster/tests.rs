@@ -159,7 +159,7 @@ fn a_vip_below_its_width_names_who_is_missing_and_why() {
     let services = section(&view, "services");
     reads(
         &services,
-        "10.1.0.11:80 Degraded 0-1 /1 4,011 120 401 Up Up Down Up TCP refused on d3, for 4m12s",
+        "10.1.0.11:80 Degraded TCP refused on d3, for 4m12s 0-1 /1 4,011 120 401 Up Up Down Up",
     );
     reads(
         &services,
@@ -341,15 +341,34 @@ fn lines_are_whole_missing_or_leaving_as_the_lsdb_has_it() {
 
 #[test]
 fn a_large_cluster_is_counted_and_what_is_wrong_in_it_is_named() {
-    let mut view = fixture::sized(64, 40);
+    let mut view = fixture::sized(64, 200);
     view.directors[36].state = State::Down;
     let html = section(&view, "topology");
     reads(&html, "63 directors");
     reads(&html, "director d37, 10.0.1.38, Down");
-    reads(&html, "40 of 40");
+    reads(&html, "200 of 200");
     let html = page(&view);
     let nodes = section(&view, "topology").matches('<').count();
     assert!(nodes < 1_500, "{nodes} tags in the picture");
     assert!(html.len() < 300_000, "{} bytes", html.len());
     reads(&section(&view, "services"), "64 Up");
+}
+
+#[test]
+fn the_worst_problems_are_shown_and_the_rest_are_counted() {
+    let mut view = fixture::narrow();
+    let mut server = view.problems[0].clone();
+    server.object = "real server 10.1.0.11:80 of tcp:10.99.0.1:80".to_owned();
+    view.problems.extend(std::iter::repeat_n(server, 40));
+    let html = section(&view, "problems");
+    reads(&html, "Problems 41");
+    reads(&html, "and 33 more");
+    assert_eq!(html.matches("<li ").count(), 8, "{html}");
+    let link = r##"href="#service-tcp-10.99.0.1-80-10.1.0.11:80""##;
+    assert!(html.contains(link), "{html}");
+    let row = r#"<tr id="service-tcp-10.99.0.1-80-10.1.0.11:80">"#;
+    assert!(
+        section(&view, "services").contains(row),
+        "the link leads nowhere"
+    );
 }

@@ -5,6 +5,7 @@ use isopath_api::view::{
 };
 
 use super::{NODE_HEIGHT, Node, PITCH, TOP, column_x};
+use crate::pages::cluster::service_anchor;
 use crate::pages::status::{Kind, Status};
 use crate::pages::text::{Count, plural};
 
@@ -167,12 +168,12 @@ pub(super) fn servers(view: &ClusterView) -> Column<(&ServiceView, &RealServerVi
     }
 }
 
-fn service_anchor(service: &ServiceView) -> String {
-    format!("service-{}", service.service.to_string().replace(':', "-"))
-}
-
 fn server_node(service: &ServiceView, server: &RealServerView) -> Node {
-    let anchor = format!("{}-{}", service_anchor(service), server.real_server);
+    let anchor = format!(
+        "{}-{}",
+        service_anchor(&service.service.to_string()),
+        server.real_server
+    );
     let label = Label {
         name: server.real_server.to_string(),
         aside: String::new(),
@@ -191,7 +192,7 @@ fn service_node(service: &ServiceView) -> Node {
         figure: format!("{count} of {}", service.real_servers.len()),
         what: "real servers of",
     };
-    let anchor = service_anchor(service);
+    let anchor = service_anchor(&service.service.to_string());
     node(&anchor, &anchor, service.state.into(), label)
 }
 
