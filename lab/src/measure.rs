@@ -80,8 +80,8 @@ pub struct Memory {
     pub controller: u64,
 }
 
-/// Drains and undrains one director after the other, `count` times in all, and takes the times
-/// from the REST call to the route change in the switch's kernel.
+/// Drains and undrains one director after the other, `count` times in all, each after a quiet
+/// time, and takes the times from the REST call to the route change in the switch's kernel.
 ///
 /// # Errors
 /// The cluster does not come up, or a change does not arrive.
@@ -96,10 +96,11 @@ pub fn drain(spec: Spec, count: usize) -> Result<Drains> {
     let (mut drains, mut undrains) = (Vec::new(), Vec::new());
     for index in 0..count {
         let director = index % lab.directors.len();
+        settle(index);
         drains.push(one(&lab, &mut monitor, director, true)?);
+        settle(index);
         undrains.push(one(&lab, &mut monitor, director, false)?);
         lab.wait_for_full_width()?;
-        settle(index);
     }
     let memory = memory(&mut lab)?;
     let (drain, undrain) = (Times::new(&drains)?, Times::new(&undrains)?);
@@ -111,8 +112,9 @@ pub fn drain(spec: Spec, count: usize) -> Result<Drains> {
     })
 }
 
-/// Lets the pacing of LSAs (RFC 2328 MinLSArrival, 1 s) pass, which a change after a quiet time
-/// does not meet, and moves on against a switch's tick of whole seconds.
+/// A quiet time, so that the next change leaves at once: a second one within the switch's
+/// MinLSArrival of 1 s is held back to the end of it. It also moves on against a switch's tick
+/// of whole seconds.
 fn settle(index: usize) {
     let step = u64::try_from(index).unwrap_or(0) * 370 % 1000;
     std::thread::sleep(Duration::from_millis(1500 + step));

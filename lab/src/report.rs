@@ -103,7 +103,7 @@ pub fn json(value: &impl Serialize) -> Result<()> {
 /// What `isopath-lab measure drain` found.
 pub fn drains(drains: &Drains) {
     say(format_args!(
-        "from the call to the FIB of the {} switch, in ms:",
+        "from the call, after a quiet time, to the FIB of the {} switch, in ms:",
         drains.switch
     ));
     times("drain", &drains.drain);

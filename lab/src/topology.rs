@@ -29,7 +29,7 @@ use crate::real_server::RealServer;
 use crate::registry::Registry;
 use crate::report;
 use crate::switch::{Switch, SwitchConfig, SwitchKind};
-use crate::wait::slowness;
+use crate::wait::{scaled, slowness};
 
 /// OSPF's and BFD's times, the same on both sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +106,7 @@ impl Spec {
             dataplane: Dataplane::None,
             timers: Timers::default(),
             max_paths: 8,
-            agent_hold: Duration::from_secs(10),
+            agent_hold: scaled(Duration::from_secs(10)),
         }
     }
 

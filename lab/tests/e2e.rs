@@ -230,7 +230,7 @@ fn agent_killed(lab: &mut Lab) -> Result<Phase> {
         phase.took
     );
     monitor
-        .expect_quiet(VIP.0, hold)
+        .expect_quiet(VIP.0, Duration::from_secs(5))
         .context("after the agent was killed")?;
     Ok(phase)
 }
