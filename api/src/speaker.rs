@@ -208,7 +208,8 @@ pub struct Neighbor {
     pub state_ms: u64,
     /// The time until it is declared dead, in milliseconds.
     pub dead_ms: u64,
-    /// Its BFD session's state; nothing where BFD is not configured.
+    /// Its BFD session's state; nothing where there is none, because BFD is not configured or
+    /// the neighbour is not one whose loss matters.
     pub bfd: Option<BfdState>,
 }
 

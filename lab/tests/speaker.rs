@@ -11,7 +11,9 @@ use anyhow::{Context, Result, bail, ensure};
 use isopath_api::config::NetworkType;
 use isopath_api::ids::{BfdState, NeighborState};
 use isopath_api::reason::Reason;
-use isopath_api::speaker::{Announcement, Owner, Reply, Request, Source as Voice, Status};
+use isopath_api::speaker::{
+    Announcement, Neighbor, Owner, Reply, Request, Source as Voice, Status,
+};
 use isopath_lab::director::{Director, Source};
 use isopath_lab::plan::VIP;
 use isopath_lab::route_monitor::RouteMonitor;
@@ -109,6 +111,8 @@ fn run(case: &Case) -> Result<()> {
     owner_announces_and_withdraws(case, &lab)?;
     owner_that_goes_is_held(case, &lab)?;
     crash_and_restart(case, &mut lab)?;
+    interface_goes_and_comes(case, &lab)?;
+    switch_restarts(case, &mut lab)?;
     planned_stop(case, &mut lab)
 }
 
@@ -158,10 +162,7 @@ fn cold_start(case: &Case, lab: &mut Lab) -> Result<()> {
 
     for director in &lab.directors {
         let status = wait_for_status(director, "Full, BFD Up, acknowledged", |status| {
-            let full = |n: &&isopath_api::speaker::Neighbor| {
-                n.state == NeighborState::Full && n.bfd == Some(BfdState::Up)
-            };
-            status.neighbors.iter().filter(full).count() == 1
+            joined(status)
                 && status.announced.iter().all(|vip| vip.acknowledged)
                 && status.announcers.get(&VIP).map(Vec::len) == Some(2)
         })?;
@@ -175,6 +176,19 @@ fn cold_start(case: &Case, lab: &mut Lab) -> Result<()> {
     let full = neighbors.iter().filter(|neighbor| neighbor.is_full());
     ensure!(full.count() == 2, "the switch sees {neighbors:?}");
     Ok(())
+}
+
+/// Whether a neighbour is Full and its BFD Up. On the broadcast segment the other director is
+/// a neighbour, too, and stays 2-Way.
+fn joined(status: &Status) -> bool {
+    let joined = |n: &Neighbor| n.state == NeighborState::Full && n.bfd == Some(BfdState::Up);
+    status.neighbors.iter().any(joined)
+}
+
+/// Whether no neighbour is Full.
+fn alone(status: &Status) -> bool {
+    let full = |n: &Neighbor| n.state == NeighborState::Full;
+    !status.neighbors.iter().any(full)
 }
 
 /// A connection that speaks for the announced set, as the agent's does.
@@ -195,6 +209,10 @@ impl OwnerConnection {
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
         self.stream.get_mut().write_all(&line)?;
+        self.read()
+    }
+
+    fn read(&mut self) -> Result<Reply> {
         let mut answer = String::new();
         self.stream.read_line(&mut answer)?;
         serde_json::from_str(&answer).with_context(|| format!("reading {answer:?}"))
@@ -230,6 +248,33 @@ impl OwnerConnection {
     }
 }
 
+/// A connection that hears of changes.
+struct Subscriber(OwnerConnection);
+
+impl Subscriber {
+    fn open(director: &Director) -> Result<Self> {
+        let mut connection = OwnerConnection::open(director)?;
+        match connection.ask(&Request::Subscribe)? {
+            Reply::Status(_) => Ok(Self(connection)),
+            other => bail!("a subscription was answered with {other:?}"),
+        }
+    }
+
+    fn wait_for(&mut self, what: &str, holds: impl Fn(&Status) -> bool) -> Result<()> {
+        loop {
+            match self
+                .0
+                .read()
+                .with_context(|| format!("waiting for {what}"))?
+            {
+                Reply::Changed(status) if holds(&status) => return Ok(()),
+                Reply::Changed(_) => {}
+                other => bail!("a subscriber was told {other:?}"),
+            }
+        }
+    }
+}
+
 fn owner_announces_and_withdraws(case: &Case, lab: &Lab) -> Result<()> {
     let director = &lab.directors[0];
     let mut monitor = lab.switch.monitor()?;
@@ -246,6 +291,7 @@ fn owner_announces_and_withdraws(case: &Case, lab: &Lab) -> Result<()> {
         other => bail!("a second owner was answered with {other:?}"),
     }
 
+    let mut subscriber = Subscriber::open(director)?;
     let (both, other) = (lab.all_next_hops(), lab.next_hops([2]));
     let (mut withdraws, mut announces) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -253,10 +299,14 @@ fn owner_announces_and_withdraws(case: &Case, lab: &Lab) -> Result<()> {
         let start = Instant::now();
         owner.expect_ok(None)?;
         withdraws.push(hops_at(&mut monitor, &other, start)?);
+        subscriber.wait_for("nothing announced", |status| status.announced.is_empty())?;
         owner.idle(scaled(QUIET))?;
         let start = Instant::now();
         owner.expect_ok(Some(1))?;
         announces.push(hops_at(&mut monitor, &both, start)?);
+        subscriber.wait_for("announced and acknowledged", |status| {
+            status.announced.iter().any(|vip| vip.acknowledged)
+        })?;
     }
     say(case, "withdraw to FIB", &withdraws);
     say(case, "announce to FIB", &announces);
@@ -352,6 +402,55 @@ fn crash_and_restart(case: &Case, lab: &mut Lab) -> Result<()> {
     say(case, "latest Hello and BFD packet in µs", late);
     let pss = lab.directors[0].speaker()?.pss()? / 1024;
     say(case, "PSS in KiB", pss);
+    Ok(())
+}
+
+/// Loses the carrier, then the address, and has it back each time.
+fn interface_goes_and_comes(case: &Case, lab: &Lab) -> Result<()> {
+    let director = &lab.directors[0];
+    let (both, other) = (lab.all_next_hops(), lab.next_hops([2]));
+    let address = format!("address add {}/24 dev eth1", director.next_hop());
+    let mut ways = vec![("address", "address flush dev eth1", address.as_str())];
+    // On a point-to-point link the switch's port loses its carrier, too. The kernel then takes
+    // it out of its next-hop group, and zebra of FRR 8.4 never puts it back in.
+    if (case.switch, case.network) != (SwitchKind::Frr, NetworkType::PointToPoint) {
+        ways.push(("link", "link set eth1 down", "link set eth1 up"));
+    }
+    for (what, take, give) in ways {
+        wait_for_status(director, "joined", joined)?;
+        lab.switch.wait_for_fib(VIP, &both, LIMIT)?;
+        let start = Instant::now();
+        director.namespace().ip([take])?;
+        lab.switch.wait_for_fib(VIP, &other, LIMIT)?;
+        let gone = start.elapsed();
+        wait_for_status(director, "alone", alone)?;
+        let start = Instant::now();
+        director.namespace().ip([give])?;
+        lab.switch.wait_for_fib(VIP, &both, LIMIT)?;
+        say(
+            case,
+            &format!("{what} lost and regained, to FIB"),
+            [gone, start.elapsed()],
+        );
+    }
+    Ok(())
+}
+
+/// The switch crashes and is back: the same speakers join it again.
+fn switch_restarts(case: &Case, lab: &mut Lab) -> Result<()> {
+    lab.switch.crash()?;
+    for director in &lab.directors {
+        wait_for_status(director, "the switch is gone", alone)?;
+    }
+    let start = Instant::now();
+    lab.switch.start()?;
+    for director in &lab.directors {
+        wait_for_status(director, "joined again", |status| {
+            joined(status) && status.announced.iter().all(|vip| vip.acknowledged)
+        })?;
+    }
+    lab.switch.wait_for_fib(VIP, &lab.all_next_hops(), LIMIT)?;
+    say(case, "start of the switch to FIB", start.elapsed());
     Ok(())
 }
 

@@ -275,12 +275,11 @@ impl Bfd {
         std::mem::take(&mut self.changed)
     }
 
-    /// The state of the session with a neighbour; nothing where BFD is not configured.
+    /// The state of the session with a neighbour, if there is one.
     pub(crate) fn state(&self, id: InterfaceId, address: Ipv4Addr) -> Option<State> {
-        self.interfaces.get(id.0)?.config?;
-        let peer = |peer: &&Peer| peer.interface == id && peer.address == address;
-        let session = self.peers.iter().find(peer).map(|peer| &peer.session);
-        Some(session.map_or(State::Down, Session::state))
+        let with = |peer: &&Peer| peer.interface == id && peer.address == address;
+        let peer = self.peers.iter().find(with)?;
+        Some(peer.session.state())
     }
 
     /// Whether BFD is configured on an interface.

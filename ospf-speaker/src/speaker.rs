@@ -269,16 +269,35 @@ impl Speaker {
         Ok(ready)
     }
 
-    /// Does all that is due, timers first: what comes in can wait, what must go out cannot.
+    /// Does all that is due. Packets come before the timers of their protocol: after a stall
+    /// both are ready at once, and a peer whose packets wait in our socket is not dead. The
+    /// number of packets is bounded, so the timers do not wait for long; clients come last.
     fn turn(&mut self, ready: &BTreeSet<Source>) -> Result<(), RunError> {
         let now = Instant::now();
-        self.handle_timers(now)?;
-        for source in ready {
-            self.handle_source(now, *source)?;
+        let (bfd, others): (Vec<Source>, Vec<Source>) = ready
+            .iter()
+            .partition(|source| matches!(source, Source::Bfd(_)));
+        let (ospf, others): (Vec<Source>, Vec<Source>) = others
+            .into_iter()
+            .partition(|source| matches!(source, Source::Ospf(_)));
+        for source in bfd {
+            self.handle_source(now, source)?;
         }
-        while let Some((id, address)) = self.bfd.poll_lost() {
-            self.router.handle_neighbor_lost(now, id, address);
-            self.drain_router(None);
+        if self.bfd.poll_timeout().is_some_and(|at| at <= now) {
+            self.bfd.handle_timeout(now);
+        }
+        for source in ospf {
+            self.handle_source(now, source)?;
+        }
+        self.drain_lost(now);
+        let due = self.router.poll_timeout().filter(|at| *at <= now);
+        if due.is_some() {
+            self.router.handle_timeout(now);
+            self.drain_router(due);
+        }
+        self.handle_timers(now)?;
+        for source in others {
+            self.handle_source(now, source)?;
         }
         for gone in self.control.sweep(self.poll.registry()) {
             self.wanted.closed(gone);
@@ -286,25 +305,31 @@ impl Speaker {
         }
         self.touched |= self.bfd.take_changed();
         if std::mem::take(&mut self.touched) {
-            self.decide(now);
-            self.follow_neighbors(now);
-            if let Some(sequence) = self.router.sequence() {
-                self.kept.reserve_above(sequence);
-            }
-            self.publish(now);
+            self.settle(now);
         }
         Ok(())
     }
 
+    /// What follows from whatever happened in this turn.
+    fn settle(&mut self, now: Instant) {
+        self.decide(now);
+        self.follow_neighbors(now);
+        if let Some(sequence) = self.router.sequence() {
+            self.kept.reserve_above(sequence);
+        }
+        self.publish(now);
+    }
+
+    /// Hands the neighbours that BFD has lost to OSPF.
+    fn drain_lost(&mut self, now: Instant) {
+        while let Some((id, address)) = self.bfd.poll_lost() {
+            self.router.handle_neighbor_lost(now, id, address);
+            self.drain_router(None);
+        }
+    }
+
+    /// The shell's own timers.
     fn handle_timers(&mut self, now: Instant) -> Result<(), RunError> {
-        if self.bfd.poll_timeout().is_some_and(|at| at <= now) {
-            self.bfd.handle_timeout(now);
-        }
-        let due = self.router.poll_timeout().filter(|at| *at <= now);
-        if due.is_some() {
-            self.router.handle_timeout(now);
-            self.drain_router(due);
-        }
         if self.wanted.poll_timeout().is_some_and(|at| at <= now) {
             self.wanted.handle_timeout(now);
             warn!("the agent was silent for too long, its VIPs are withdrawn");
