@@ -182,14 +182,21 @@ impl Page {
             sessions,
         )?;
         for (name, value) in &status.counters {
-            let name = format!("isopath_speaker_{}_total", metric_name(name));
-            self.counter(
-                &name,
-                "Actual: counted by the speaker since its start.",
-                *value,
-            )?;
+            self.speaker_counter(name, *value)?;
         }
         Ok(())
+    }
+
+    /// A count of the speaker; one of its largest times is no counter for Prometheus.
+    fn speaker_counter(&self, name: &str, value: u64) -> prometheus::Result<()> {
+        if let Some(base) = name.strip_suffix("_max_us") {
+            let name = format!("isopath_speaker_{}_max_seconds", metric_name(base));
+            let help = "Actual: the largest such time since the speaker started.";
+            return self.gauge(&name, help, value as f64 / 1e6);
+        }
+        let name = format!("isopath_speaker_{}_total", metric_name(name));
+        let help = "Actual: counted by the speaker since its start.";
+        self.counter(&name, help, value)
     }
 
     fn services(&self, services: &[ServiceObserved]) -> prometheus::Result<()> {

@@ -115,7 +115,7 @@ pub enum LinkError {
     #[error("cannot reach the controller")]
     Transport(#[source] reqwest::Error),
     /// The controller answered with an error.
-    #[error("the controller answered {status}: {detail}")]
+    #[error("the controller refused with {status}: {detail}")]
     Refused {
         /// The HTTP status.
         status: u16,
@@ -142,6 +142,13 @@ pub enum LinkError {
     Store(#[from] StoreError),
 }
 
+impl From<reqwest::Error> for LinkError {
+    /// Without the URL, which the status shows beside it.
+    fn from(error: reqwest::Error) -> Self {
+        Self::Transport(error.without_url())
+    }
+}
+
 impl ControllerLink {
     /// Runs both tasks until this is dropped.
     ///
@@ -149,7 +156,7 @@ impl ControllerLink {
     /// No HTTP client can be made.
     pub async fn run(self) -> Result<(), LinkError> {
         let api = Api {
-            client: client(&self.config.url).map_err(LinkError::Transport)?,
+            client: client(&self.config.url)?,
             base: format!(
                 "{}/api/v1/clusters/{}/directors/{}",
                 self.config.url.trim_end_matches('/'),
@@ -257,7 +264,7 @@ async fn succeeded(mut response: Response) -> Result<Response, LinkError> {
     }
     let mut body = Vec::new();
     while body.len() < MAX_PROBLEM
-        && let Some(piece) = response.chunk().await.map_err(LinkError::Transport)?
+        && let Some(piece) = response.chunk().await?
     {
         body.extend_from_slice(&piece);
     }

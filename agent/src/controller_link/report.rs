@@ -95,8 +95,7 @@ impl Reports<'_> {
 
     async fn post(&self, observed: &Observed) -> Result<Acknowledged, LinkError> {
         let request = self.api.post("observed")?.json(observed);
-        let response = request.send().await.map_err(LinkError::Transport)?;
-        let response = succeeded(response).await?;
-        response.json().await.map_err(LinkError::Transport)
+        let response = succeeded(request.send().await?).await?;
+        Ok(response.json().await?)
     }
 }

@@ -106,7 +106,11 @@ mod tests {
     fn events_are_the_same_however_they_are_cut() {
         let stream = ": ping\n\nevent: desired\nid: e1:5\ndata: {\"a\":\ndata: 1}\n\n\
                       retry: 10\r\nevent:desired\r\ndata:x\r\n\r\n\ndata\n\nid: e1:6\n\n";
-        let expected = ["desired|e1:5|{\"a\":\n1}", "desired|e1:5|x", "message|e1:5|"];
+        let expected = [
+            "desired|e1:5|{\"a\":\n1}",
+            "desired|e1:5|x",
+            "message|e1:5|",
+        ];
         for size in 1..stream.len() {
             let mut parser = Parser::default();
             let mut events = Vec::new();

@@ -51,8 +51,24 @@ impl Stream<'_> {
                 let problem = Some(causes(&error));
                 note(&mut health.stream_problem, problem, "the stream from");
             });
-            sleep(retry_delay(attempt, fastrand::f64())).await;
+            self.wait(attempt, &error).await;
             attempt = attempt.saturating_add(1);
+        }
+    }
+
+    /// Waits before the next attempt. A report that gets through shows that a controller that
+    /// could not be reached is back, and cuts the wait short.
+    async fn wait(&mut self, attempt: u32, error: &LinkError) {
+        let delay = sleep(retry_delay(attempt, fastrand::f64()));
+        let unreachable = matches!(error, LinkError::Transport(_));
+        self.wanted.mark_unchanged();
+        // Both arms are cancel-safe: `changed` marks a value as seen only when it completes,
+        // and a sleep holds nothing.
+        tokio::select! {
+            () = delay => {}
+            Ok(()) = self.wanted.changed(), if unreachable => {
+                sleep(retry_delay(0, fastrand::f64())).await;
+            }
         }
     }
 
@@ -64,8 +80,7 @@ impl Stream<'_> {
             .header(ACCEPT, HeaderValue::from_static("text/event-stream"));
         let response = timeout(ANSWER_TIMEOUT, request.send())
             .await
-            .map_err(|_| LinkError::Silent(ANSWER_TIMEOUT))?
-            .map_err(LinkError::Transport)?;
+            .map_err(|_| LinkError::Silent(ANSWER_TIMEOUT))??;
         let mut pieces = succeeded(response).await?.bytes_stream();
         *attempt = 0;
         self.health.send_modify(|health| {
@@ -86,7 +101,7 @@ impl Stream<'_> {
             // `changed` marks a value as seen only when it completes, a sleep holds nothing.
             tokio::select! {
                 piece = pieces.next() => {
-                    let piece = piece.ok_or(LinkError::Closed)?.map_err(LinkError::Transport)?;
+                    let piece = piece.ok_or(LinkError::Closed)??;
                     heard = Instant::now();
                     let events = parser.feed(&piece);
                     for event in events.map_err(|error| LinkError::Malformed(error.into()))? {
@@ -117,8 +132,9 @@ impl Stream<'_> {
         }
         match self.accept(&event).await {
             Ok(()) => {
-                self.health
-                    .send_modify(|health| note(&mut health.stream_problem, None, "the stream from"));
+                self.health.send_modify(|health| {
+                    note(&mut health.stream_problem, None, "the stream from")
+                });
                 Ok(())
             }
             Err(error @ LinkError::Desired(_)) => {
@@ -141,7 +157,11 @@ impl Stream<'_> {
         let id = event_id(&desired.epoch, desired.generation);
         if event.id != id {
             let found = event.id.clone();
-            return Err(Refusal::Mislabelled { found, expected: id }.into());
+            return Err(Refusal::Mislabelled {
+                found,
+                expected: id,
+            }
+            .into());
         }
         let path = self.desired_file.to_owned();
         let (desired, written) = tokio::task::spawn_blocking(move || {

@@ -337,7 +337,7 @@ async fn a_broken_stream_is_made_anew() {
     drop(bench.stream().await.stream());
     bench.problem("closed the stream").await;
     bench.stream().await.json(503, &json!({}));
-    bench.problem("answered 503: Service Unavailable").await;
+    bench.problem("refused with 503: Service Unavailable").await;
     let feed = bench.stream().await.stream();
     feed.send("e1:1", &desired(1)).await;
     bench.in_force(1).await;
@@ -391,7 +391,7 @@ async fn a_refused_report_is_shown_with_the_controllers_words() {
     });
     bench.report().await.json(409, &problem);
     bench
-        .problem("answered 409: d1 is reported by another instance")
+        .problem("refused with 409: d1 is reported by another instance")
         .await;
     bench.report().await.acknowledge(0, 1000);
     let well = |it: &LinkHealth| it.observed().problem.is_none();

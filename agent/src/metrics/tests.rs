@@ -47,6 +47,7 @@ fn status() -> Status {
         counters: [
             ("hello_sent".to_owned(), 7),
             ("drop_bad-checksum".to_owned(), 2),
+            ("hello_late_max_us".to_owned(), 1500),
         ]
         .into(),
     }
@@ -144,6 +145,7 @@ fn each_thing_has_its_series() {
         r#"isopath_bfd_up{interface="eth1",router_id="10.0.1.1"} 0"#,
         "isopath_speaker_hello_sent_total 7",
         "isopath_speaker_drop_bad_checksum_total 2",
+        "isopath_speaker_hello_late_max_seconds 0.0015",
         &format!("isopath_ipvs_connections_total{{{service}}} 9"),
         &format!("isopath_ipvs_incoming_bytes_total{{{service}}} 100"),
         &format!("isopath_real_server_up{{{server}}} 1"),
