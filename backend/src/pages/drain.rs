@@ -269,39 +269,61 @@ fn effect(director: &DirectorView, vip: &VipView) -> Effect {
 
 /// What else happens, in full sentences.
 fn notes(view: &ClusterView, director: &DirectorView) -> Vec<String> {
-    let mut notes = Vec::new();
-    let active = Count(director.active);
+    let mut notes = vec![match director.active {
+        0 => "No active connections here.".to_owned(),
+        active => format!("{} active connections here.", Count(active)),
+    }];
     if director.active > 0 {
-        notes.push(format!(
-            "{active} active connections here. The switch sends their packets to the other \
-             directors; flows of other directors may move too if it rehashes."
-        ));
-    } else {
-        notes.push("No active connections here.".to_owned());
-    }
-    // Only Maglev hashing makes another director choose the same real server: nothing else
-    // is shared between directors.
-    let (same, other): (Vec<_>, Vec<_>) = (view.services.iter())
-        .filter(|s| director.vips.iter().any(|v| v.vip == s.service.vip))
-        .partition(|s| s.scheduler.starts_with("mh"));
-    if director.active > 0 && !other.is_empty() {
-        let names: Vec<_> = other.iter().map(|s| s.service).collect();
-        notes.push(format!(
-            "Connections of {} are not known to the other directors and may be cut.",
-            and_list(&names)
-        ));
-    } else if director.active > 0 && !same.is_empty() {
-        notes.push(
-            "Every service here is scheduled by mh, so the other directors choose the same real \
-             servers and connections go on."
-                .to_owned(),
-        );
+        notes.extend(fate_of_connections(view, director));
     }
     if director.state == ViewState::Unknown {
         notes.push(
             "Its agent is silent: it may go on announcing until it is heard of again.".to_owned(),
         );
     }
+    notes
+}
+
+/// What becomes of the connections of the VIPs that this director announces.
+fn fate_of_connections(view: &ClusterView, director: &DirectorView) -> Vec<String> {
+    let here = |vip: &&&VipView| vip.real.contains(&director.name);
+    let lost = |vip: &&&VipView| vip.real == [director.name.clone()];
+    let vips: Vec<_> = view.vips.iter().collect();
+    let ends: Vec<_> = vips.iter().filter(lost).map(|v| v.vip).collect();
+    let moves: Vec<_> = vips
+        .iter()
+        .filter(|v| here(v) && !lost(v))
+        .map(|v| v.vip)
+        .collect();
+    let mut notes = Vec::new();
+    if !ends.is_empty() {
+        notes.push(format!("Those to {} end.", and_list(&ends)));
+    }
+    if moves.is_empty() {
+        return notes;
+    }
+    notes.push(format!(
+        "The switch sends the packets of those to {} to the other directors; flows of other \
+         directors may move too if it rehashes.",
+        and_list(&moves)
+    ));
+    // Only Maglev hashing makes another director choose the same real server: nothing else
+    // is shared between directors.
+    let services = view.services.iter();
+    let unshared: Vec<_> = services
+        .filter(|s| moves.contains(&s.service.vip) && !s.scheduler.starts_with("mh"))
+        .map(|s| s.service)
+        .collect();
+    notes.push(if unshared.is_empty() {
+        "Their services are scheduled by mh, so the other directors choose the same real servers \
+         and connections go on."
+            .to_owned()
+    } else {
+        format!(
+            "Connections of {} are not known to the other directors and may be cut.",
+            and_list(&unshared)
+        )
+    });
     notes
 }
 
@@ -343,6 +365,11 @@ mod tests {
         view.vips[0].real.truncate(1);
         let effect = effect(&view.directors[0], &view.vips[0]);
         assert_eq!(effect.status, Status::new(Kind::Down, "Lost"));
+        let notes = notes(&view, &view.directors[0]);
+        assert_eq!(
+            notes,
+            ["3,001 active connections here.", "Those to 10.99.0.1 end."]
+        );
         view.vips[0].real = vec![
             view.directors[0].name.clone(),
             view.directors[2].name.clone(),

@@ -148,7 +148,8 @@ impl Feed {
     fn look(&mut self) -> Option<()> {
         let number = *self.changes.borrow_and_update();
         let view = self.app.cluster_view(&self.cluster)?;
-        let id = format!("{}-{number}", view.revision);
+        let started = self.app.world().started.wall.as_millisecond();
+        let id = format!("{started}-{number}");
         let now = Instant::now();
         let offer = self.pacer.offer(Fragment::all(&view), now);
         for html in offer.due {

@@ -285,9 +285,13 @@ async fn signing_out_ends_the_session_and_its_stream() {
         "text/event-stream"
     );
     let mut stream = response.into_body();
-    let first = stream.frame().await.unwrap().unwrap().into_data().unwrap();
-    let first = String::from_utf8(first.to_vec()).unwrap();
-    assert!(first.starts_with("event: "), "{first}");
+    let mut events = String::new();
+    while !events.contains("id=\"events\"") {
+        let data = stream.frame().await.unwrap().unwrap().into_data().unwrap();
+        events.push_str(std::str::from_utf8(&data).unwrap());
+    }
+    assert!(events.contains("event: tick\ndata: 20"), "{events}");
+    assert_eq!(events.matches("event: frag\n").count(), 8, "{events}");
 
     let form = format!("csrf={csrf}");
     let response = server.post("/logout", Some(&cookie), &form).await;
