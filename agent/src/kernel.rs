@@ -19,6 +19,9 @@ use crate::health::CheckKey;
 /// How often the kernel is looked at when nothing changes: finds drift and reads the counters.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How long an execution may take: thousands of services take a fraction of it.
+const RECONCILE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How long the kernel may take to say what it has when the agent starts.
 const ADOPTION_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -59,11 +62,17 @@ pub async fn run(
         let Some(next) = wanted.borrow_and_update().clone() else {
             continue;
         };
-        let report = dataplane.reconcile(&next.wanted).await;
-        reports.send_replace(Arc::new(KernelReport {
-            number: next.number,
-            report,
-        }));
+        match timeout(RECONCILE_TIMEOUT, dataplane.reconcile(&next.wanted)).await {
+            Ok(report) => {
+                let number = next.number;
+                reports.send_replace(Arc::new(KernelReport { number, report }));
+            }
+            // What was ready stays announced: the kernel goes on forwarding what it has.
+            Err(_) => reports.send_modify(|last| {
+                let what = format!("the kernel did not answer within {RECONCILE_TIMEOUT:?}");
+                Arc::make_mut(last).report.failures = vec![what];
+            }),
+        }
     }
 }
 

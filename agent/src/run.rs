@@ -164,7 +164,8 @@ pub async fn run_until(
     let overrides = Overrides::load(director.state_dir.join("overrides.json"))?;
 
     let (snapshots, snapshots_receiver) = mpsc::channel(QUESTIONS);
-    let (overrides_sender, overrides_receiver) = mpsc::channel(QUESTIONS);
+    let (override_requests, override_receiver) = mpsc::channel(QUESTIONS);
+    let (in_force, overrides_receiver) = watch::channel(overrides.by_vip());
     let (intents, intents_receiver) = watch::channel(None);
     let (published, publications) = watch::channel(None);
     let (wanted, wanted_receiver) = watch::channel(None);
@@ -176,9 +177,10 @@ pub async fn run_until(
     let mut tasks = JoinSet::new();
     tasks.spawn(socket.serve(Sources {
         snapshots: snapshots.clone(),
-        overrides: overrides_sender,
+        overrides: override_requests,
         speaker_socket: director.speaker_socket.clone(),
     }));
+    tasks.spawn(overrides.run(override_receiver, intents_receiver.clone(), in_force));
     if let Some(address) = director.metrics {
         let server = MetricsServer::listen(address, snapshots.clone())
             .await
@@ -208,6 +210,7 @@ pub async fn run_until(
                 urgent: &urgent,
                 intents,
             };
+            tasks.spawn(ignore_hangups()?);
             Some(parts.start(controller, &mut tasks))
         }
         None => {
@@ -227,7 +230,7 @@ pub async fn run_until(
         dataplane: director.dataplane,
     };
     tracing::info!(summary = summary(&file), run = about.run, "started");
-    let state = State::new(about, checks, overrides, adopted);
+    let state = State::new(about, checks, overrides_receiver.borrow().clone(), adopted);
     let channels = Channels {
         intents: intents_receiver,
         outcomes,
@@ -392,6 +395,16 @@ impl Reload {
         self.file.vip = file.vip;
         self.file.service = file.service;
     }
+}
+
+/// With a controller there is nothing to reread, and SIGHUP must not end the agent.
+fn ignore_hangups() -> Result<impl Future<Output = ()> + Send + 'static, StartError> {
+    let mut hangups = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
+    Ok(async move {
+        while hangups.recv().await.is_some() {
+            tracing::info!("SIGHUP: the desired state comes from the controller");
+        }
+    })
 }
 
 /// Ends the agent on SIGTERM and SIGINT.

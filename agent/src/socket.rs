@@ -18,8 +18,8 @@ use tokio::time::timeout;
 use tokio_util::codec::{FramedRead, LinesCodec};
 
 use crate::causes;
-use crate::control::OverrideRequest;
 use crate::controller_link::SnapshotRequest;
+use crate::overrides::OverrideRequest;
 use crate::speaker_link;
 
 /// The longest request. The longest that makes sense is an override with some words.
@@ -62,7 +62,7 @@ pub enum SocketError {
 pub struct Sources {
     /// Asks the control loop for a report.
     pub snapshots: mpsc::Sender<SnapshotRequest>,
-    /// Hands overrides to the control loop.
+    /// Takes overrides to their owner.
     pub overrides: mpsc::Sender<OverrideRequest>,
     /// The speaker's socket, for what only it knows.
     pub speaker_socket: PathBuf,

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -76,6 +77,19 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StoreError>
         source,
     })?;
     write(path, &bytes)
+}
+
+/// The same on a thread that may wait for the disk.
+///
+/// # Errors
+/// As [`write_json`].
+pub async fn write_json_apart<T>(path: PathBuf, value: Arc<T>) -> Result<(), StoreError>
+where
+    T: Serialize + Send + Sync + 'static,
+{
+    let at = path.clone();
+    let written = tokio::task::spawn_blocking(move || write_json(&path, &*value)).await;
+    written.unwrap_or_else(|error| Err(StoreError::io("write", &at)(io::Error::other(error))))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {

@@ -17,10 +17,9 @@ mod state;
 use std::sync::Arc;
 use std::time::Duration;
 
-use isopath_api::ids::Vip;
-use isopath_api::speaker::{OverrideAction, Source};
+use isopath_api::speaker::Source;
 use jiff::Timestamp;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -28,9 +27,10 @@ use crate::controller_link::{LinkHealth, SnapshotRequest};
 use crate::desired::Intent;
 use crate::health::Outcome;
 use crate::kernel::{KernelReport, NumberedWanted};
+use crate::overrides::ByVip;
 use crate::speaker_link::{Publication, SpeakerEvent};
 
-pub use state::{About, OverrideError, State};
+pub use state::{About, State};
 
 /// Outcomes of checks taken in one turn of the loop. Each takes about a microsecond, so what
 /// comes after them waits less than a millisecond.
@@ -38,19 +38,6 @@ const OUTCOMES_PER_TURN: usize = 256;
 
 /// How long a stop waits for the speaker to have withdrawn.
 const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// An operator's override and where its outcome goes.
-#[derive(Debug)]
-pub struct OverrideRequest {
-    /// The VIP.
-    pub vip: Vip,
-    /// What to do with it.
-    pub action: OverrideAction,
-    /// The operator's words.
-    pub text: String,
-    /// Where the outcome goes.
-    pub reply: oneshot::Sender<Result<(), OverrideError>>,
-}
 
 /// The channels of the control loop.
 pub struct Channels {
@@ -65,7 +52,7 @@ pub struct Channels {
     /// Questions for a report.
     pub snapshots: mpsc::Receiver<SnapshotRequest>,
     /// Operators' overrides.
-    pub overrides: mpsc::Receiver<OverrideRequest>,
+    pub overrides: watch::Receiver<ByVip>,
     /// How the link to the controller is; nothing without one.
     pub controller: Option<watch::Receiver<LinkHealth>>,
     /// To the speaker's link.
@@ -118,7 +105,10 @@ pub async fn run(mut state: State, mut channels: Channels) {
                 let report = channels.kernel.borrow_and_update().clone();
                 state.take_kernel(report)
             }
-            Some(request) = channels.overrides.recv() => take_override(&mut state, request),
+            changed = channels.overrides.changed() => {
+                if changed.is_err() { break }
+                state.take_overrides(channels.overrides.borrow_and_update().clone())
+            }
             count = channels.outcomes.recv_many(&mut outcomes, OUTCOMES_PER_TURN) => {
                 if count == 0 { break }
                 let now = Timestamp::now();
@@ -162,21 +152,6 @@ fn publish(state: &State, channels: &Channels, beat: bool) {
         *published = Some(publication);
         changed || beat
     });
-}
-
-fn take_override(state: &mut State, request: OverrideRequest) -> bool {
-    let OverrideRequest {
-        vip,
-        action,
-        text,
-        reply,
-    } = request;
-    let result = state.set_override(vip, action, text);
-    let news = result.is_ok();
-    if reply.send(result).is_err() {
-        tracing::debug!(%vip, "nobody waits for the outcome of the override any more");
-    }
-    news
 }
 
 fn answer(state: &mut State, channels: &Channels, reply: SnapshotRequest) {

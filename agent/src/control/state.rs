@@ -8,9 +8,8 @@ use isopath_api::config::Dataplane as DataplaneKind;
 use isopath_api::declare::ServiceSpec;
 use isopath_api::ids::{DirectorName, RouterId, ServiceId, Vip};
 use isopath_api::reason::{Decision, Reason};
-use isopath_api::speaker::{Announced, OverrideAction, Owner, Source, Status};
+use isopath_api::speaker::{Announced, Owner, Source, Status};
 use jiff::Timestamp;
-use thiserror::Error;
 use tokio::time::Instant;
 
 use crate::dataplane::{RealServerWanted, ServiceWanted, Wanted};
@@ -18,9 +17,8 @@ use crate::decide::{Inputs, Readiness, decide};
 use crate::desired::Intent;
 use crate::health::{CheckKey, Checks, Outcome};
 use crate::kernel::{KernelReport, NumberedWanted};
-use crate::overrides::Overrides;
+use crate::overrides::ByVip;
 use crate::speaker_link::{Publication, SpeakerEvent};
-use crate::store::StoreError;
 use crate::weights;
 
 /// How long what belongs to a withdrawn VIP stays in the kernel after the LSA has lost it: the
@@ -40,20 +38,6 @@ pub struct About {
     pub run: String,
     /// What is programmed.
     pub dataplane: DataplaneKind,
-}
-
-/// Why an override was not taken.
-#[derive(Debug, Error)]
-pub enum OverrideError {
-    /// The VIP is none of this director's.
-    #[error("{0} is not a VIP of this director")]
-    UnknownVip(Vip),
-    /// OSPF's metrics for VIPs start at 1.
-    #[error("expected a cost from 1 to 65535, found 0")]
-    ZeroCost,
-    /// It could not be kept, so it is not in force either.
-    #[error("cannot keep the override")]
-    Store(#[from] StoreError),
 }
 
 /// A decision and since when it stands.
@@ -77,7 +61,7 @@ pub struct State {
     pub(super) about: About,
     pub(super) intent: Option<Arc<Intent>>,
     pub(super) checks: Checks,
-    overrides: Overrides,
+    overrides: ByVip,
     adopted: BTreeMap<CheckKey, u32>,
     pub(super) speaker: Option<Box<Status>>,
     owns_speaker: bool,
@@ -96,7 +80,7 @@ impl State {
     pub fn new(
         about: About,
         checks: Checks,
-        overrides: Overrides,
+        overrides: ByVip,
         adopted: BTreeMap<CheckKey, u32>,
     ) -> Self {
         Self {
@@ -201,6 +185,10 @@ impl State {
         match event {
             SpeakerEvent::Connected { status, ours } => {
                 self.owns_speaker = ours;
+                let (own, theirs) = (self.about.router_id, status.router_id);
+                if theirs != own {
+                    tracing::error!(%own, %theirs, "the speaker runs with another router id");
+                }
                 if self.held.is_none() {
                     let by_agent = status.announced.iter();
                     let held: BTreeSet<Vip> = by_agent
@@ -239,29 +227,10 @@ impl State {
             || before.report.failures != now.report.failures
     }
 
-    /// Takes an operator's override.
-    ///
-    /// # Errors
-    /// It makes no sense here or cannot be kept; nothing has changed then.
-    pub(super) fn set_override(
-        &mut self,
-        vip: Vip,
-        action: OverrideAction,
-        text: String,
-    ) -> Result<(), OverrideError> {
-        let known = || {
-            let vips = self.intent.iter().flat_map(|intent| &intent.vips);
-            vips.into_iter().any(|spec| spec.address == vip)
-        };
-        match action {
-            OverrideAction::Announce { cost: 0 } => return Err(OverrideError::ZeroCost),
-            OverrideAction::Announce { .. } | OverrideAction::Withdraw if !known() => {
-                return Err(OverrideError::UnknownVip(vip));
-            }
-            OverrideAction::Announce { .. } | OverrideAction::Withdraw | OverrideAction::Clear => {}
-        }
-        tracing::warn!(%vip, ?action, text, "an operator's override");
-        Ok(self.overrides.set(vip, action, text)?)
+    /// Takes the operators' overrides; answers whether they are others.
+    pub(super) fn take_overrides(&mut self, overrides: ByVip) -> bool {
+        let before = std::mem::replace(&mut self.overrides, overrides);
+        before != self.overrides
     }
 
     /// Decides anew from everything known; answers what the kernel shall have where that
@@ -335,7 +304,7 @@ impl State {
             services: &intent.services,
             admin_state: intent.admin_state,
             admin_reason: &intent.admin_reason,
-            overrides: self.overrides.by_vip(),
+            overrides: &self.overrides,
             health: &|service, server| self.checks.health(service, server),
             readiness: &|vip| self.readiness(vip),
             held: self.held.as_ref().unwrap_or(&nothing),

@@ -2,17 +2,17 @@
 
 use isopath_api::config::Dataplane as DataplaneKind;
 use isopath_api::desired::AdminState;
-use isopath_api::ids::{RealServerId, ServiceId};
+use isopath_api::ids::{RealServerId, ServiceId, Vip};
 use isopath_api::reason::Reason;
 use isopath_api::speaker::{Announced, Owner, Source, Status};
 use std::collections::BTreeMap;
-use tempfile::TempDir;
+use tokio::sync::oneshot;
 use tokio::time::advance;
 
 use super::*;
 use crate::dataplane::Report;
 use crate::health::{CheckKey, Checks};
-use crate::overrides::Overrides;
+use crate::overrides::Override;
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -90,7 +90,6 @@ fn kernel_has(number: u64) -> Arc<KernelReport> {
 }
 
 struct Bench {
-    _directory: TempDir,
     state: State,
     outcomes: mpsc::Receiver<Outcome>,
 }
@@ -101,8 +100,6 @@ impl Bench {
     }
 
     fn adopting(adopted: BTreeMap<CheckKey, u32>) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let overrides = Overrides::load(directory.path().join("overrides.json")).unwrap();
         let (checks, outcomes) = Checks::new();
         let about = About {
             director: "d1".parse().unwrap(),
@@ -112,8 +109,7 @@ impl Bench {
             dataplane: DataplaneKind::Ipvs,
         };
         Self {
-            _directory: directory,
-            state: State::new(about, checks, overrides, adopted),
+            state: State::new(about, checks, ByVip::default(), adopted),
             outcomes,
         }
     }
@@ -309,29 +305,25 @@ async fn a_removed_vip_stays_in_the_kernel_until_the_switch_has_let_go() {
 }
 
 #[tokio::test]
-async fn overrides_are_for_vips_of_this_director_and_costs_from_1() {
+async fn an_override_counts_until_it_is_undone() {
     let mut bench = Bench::new();
     bench.state.apply(intent(|_| {}), NOW);
-    let other: Vip = "10.99.0.9".parse().unwrap();
-    let words = String::new;
-    let refusal = bench
-        .state
-        .set_override(other, OverrideAction::Withdraw, words());
-    assert!(matches!(refusal, Err(OverrideError::UnknownVip(vip)) if vip == other));
-    let zero = OverrideAction::Announce { cost: 0 };
-    let refusal = bench.state.set_override(vip(), zero, words());
-    assert!(matches!(refusal, Err(OverrideError::ZeroCost)));
-
-    let action = OverrideAction::Announce { cost: 9 };
-    bench.state.set_override(vip(), action, words()).unwrap();
+    let text = String::new();
+    let by_hand = Override {
+        cost: Some(9),
+        text,
+    };
+    let overrides = Arc::new(BTreeMap::from([(vip(), by_hand)]));
+    assert!(bench.state.take_overrides(overrides));
     bench.state.settle(NOW);
     assert_eq!(bench.decision(), "announce override");
-    bench
-        .state
-        .set_override(vip(), OverrideAction::Clear, words())
-        .unwrap();
+    assert!(bench.state.take_overrides(ByVip::default()));
     bench.state.settle(NOW);
     assert_eq!(bench.decision(), "withdraw undecided");
+    assert!(
+        !bench.state.take_overrides(ByVip::default()),
+        "nothing changed"
+    );
 }
 
 #[tokio::test]
@@ -385,7 +377,6 @@ async fn a_report_says_what_is_in_force() {
 
 /// The loop under test and the other ends of its channels.
 struct Loop {
-    _directory: TempDir,
     intents: watch::Sender<Option<Arc<Intent>>>,
     speaker: mpsc::Sender<SpeakerEvent>,
     kernel: watch::Sender<Arc<KernelReport>>,
@@ -394,7 +385,7 @@ struct Loop {
     wanted: watch::Receiver<Option<Arc<NumberedWanted>>>,
     stop: CancellationToken,
     ended: tokio::task::JoinHandle<()>,
-    _overrides: mpsc::Sender<OverrideRequest>,
+    _overrides: watch::Sender<ByVip>,
 }
 
 impl Loop {
@@ -403,7 +394,7 @@ impl Loop {
         let (speaker, speaker_receiver) = mpsc::channel(16);
         let (kernel, kernel_receiver) = watch::channel(Arc::default());
         let (snapshots, snapshots_receiver) = mpsc::channel(16);
-        let (overrides, overrides_receiver) = mpsc::channel(16);
+        let (overrides, overrides_receiver) = watch::channel(ByVip::default());
         let (published_sender, published) = watch::channel(None);
         let (wanted_sender, wanted) = watch::channel(None);
         let stop = CancellationToken::new();
@@ -422,7 +413,6 @@ impl Loop {
             stop: stop.clone(),
         };
         Self {
-            _directory: bench._directory,
             intents,
             speaker,
             kernel,

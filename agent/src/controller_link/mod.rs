@@ -172,7 +172,7 @@ impl ControllerLink {
             api: &api,
             identity: &self.identity,
             desired_file: &self.desired_file,
-            in_force: self.in_force,
+            in_force: self.in_force.map(Arc::new),
             intents: &self.intents,
             health,
             wanted: wanted_seen,

@@ -32,7 +32,7 @@ pub(super) struct Stream<'a> {
     pub(super) api: &'a Api,
     pub(super) identity: &'a Identity,
     pub(super) desired_file: &'a Path,
-    pub(super) in_force: Option<Desired>,
+    pub(super) in_force: Option<Arc<Desired>>,
     pub(super) intents: &'a watch::Sender<Option<Arc<Intent>>>,
     pub(super) health: &'a watch::Sender<LinkHealth>,
     /// The event id that the answers to reports want, `epoch:generation`.
@@ -149,7 +149,7 @@ impl Stream<'_> {
     }
 
     async fn accept(&mut self, event: &Event) -> Result<(), LinkError> {
-        let in_force = self.in_force.as_ref();
+        let in_force = self.in_force.as_deref();
         let desired = match admit(&event.data, in_force, self.identity)? {
             Admission::InForce => return Ok(()),
             Admission::New(desired) => desired,
@@ -163,14 +163,8 @@ impl Stream<'_> {
             }
             .into());
         }
-        let path = self.desired_file.to_owned();
-        let (desired, written) = tokio::task::spawn_blocking(move || {
-            let written = store::write_json(&path, &desired);
-            (desired, written)
-        })
-        .await
-        .map_err(|error| LinkError::Malformed(error.into()))?;
-        written?;
+        let desired = Arc::new(desired);
+        store::write_json_apart(self.desired_file.to_owned(), Arc::clone(&desired)).await?;
         tracing::info!(
             epoch = desired.epoch,
             generation = desired.generation,
@@ -178,8 +172,9 @@ impl Stream<'_> {
             admin_state = %desired.admin_state,
             "accepted a desired state"
         );
-        self.in_force = Some(desired.clone());
-        self.intents.send_replace(Some(Arc::new(desired.into())));
+        let intent = Intent::from(Desired::clone(&desired));
+        self.in_force = Some(desired);
+        self.intents.send_replace(Some(Arc::new(intent)));
         Ok(())
     }
 }

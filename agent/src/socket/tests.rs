@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
-use crate::control::OverrideError;
+use crate::overrides::OverrideError;
 
 /// A test that waits longer than this has failed.
 const DEADLINE: Duration = Duration::from_secs(10);

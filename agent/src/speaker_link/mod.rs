@@ -222,7 +222,9 @@ impl SpeakerLink {
             if self.events.send(SpeakerEvent::Disconnected).await.is_err() {
                 break;
             }
-            self.process.ensure(Instant::now()).await;
+            if self.process.ensure(Instant::now()) {
+                retry = FIRST_RETRY;
+            }
             // A sleep holds nothing that could be lost.
             tokio::select! {
                 () = stop.cancelled() => break,

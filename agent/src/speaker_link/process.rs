@@ -137,50 +137,58 @@ impl SpeakerProcess {
         matches!(self.state, State::Adopted(_))
     }
 
-    /// Nobody answers on the socket: starts a speaker when it is time for that.
-    pub(super) async fn ensure(&mut self, now: Instant) {
+    /// Nobody answers on the socket: starts a speaker when it is time for that; answers whether
+    /// it did.
+    pub(super) fn ensure(&mut self, now: Instant) -> bool {
         let Some(command) = &self.command else {
-            return;
+            return false;
         };
         let lived = match &mut self.state {
-            State::Foreign => return,
-            State::Unseen => Duration::ZERO,
+            State::Foreign => return false,
+            State::Unseen => None,
             State::Child { child, since } => match child.try_wait() {
-                Ok(None) => return,
+                Ok(None) => return false,
                 Ok(Some(status)) => {
                     tracing::error!(%status, "the speaker ended");
-                    now - *since
+                    Some(now - *since)
                 }
                 Err(error) => {
                     tracing::error!(%error, "cannot look after the speaker");
-                    return;
+                    return false;
                 }
             },
-            State::Adopted(adopted) if !adopted.has_ended() => return,
-            State::Adopted(_) => SETTLED,
+            State::Adopted(adopted) if !adopted.has_ended() => return false,
+            State::Adopted(_) => {
+                tracing::error!("the speaker ended");
+                Some(SETTLED)
+            }
         };
-        if !matches!(self.state, State::Unseen) {
+        if let Some(lived) = lived {
             self.state = State::Unseen;
             if lived >= SETTLED {
                 self.delay = FIRST_RESTART;
             }
-            self.next_start = now + self.delay;
-            self.delay = (self.delay * 2).min(LAST_RESTART);
-        }
-        if now < self.next_start {
-            return;
-        }
-        match command.start() {
-            Ok(child) => {
-                let child = Box::new(child);
-                self.state = State::Child { child, since: now };
-            }
-            Err(error) => {
-                tracing::error!(%error, "cannot start a speaker");
-                self.next_start = now + self.delay;
-                self.delay = (self.delay * 2).min(LAST_RESTART);
+            self.put_off(now);
+        } else if now >= self.next_start {
+            match command.start() {
+                Ok(child) => {
+                    let child = Box::new(child);
+                    self.state = State::Child { child, since: now };
+                    return true;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "cannot start a speaker");
+                    self.put_off(now);
+                }
             }
         }
+        false
+    }
+
+    /// The next start comes after a delay, and the one after that after twice the delay.
+    fn put_off(&mut self, now: Instant) {
+        self.next_start = now + self.delay;
+        self.delay = (self.delay * 2).min(LAST_RESTART);
     }
 
     /// Asks the agent's own speaker to stop, which withdraws everything, and waits for it.

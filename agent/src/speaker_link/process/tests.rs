@@ -74,12 +74,12 @@ async fn a_speaker_is_started_after_the_grace_and_ends_with_the_agent() {
     let bench = Bench::new(LIVES);
     let now = Instant::now();
     let mut process = bench.process(now);
-    process.ensure(now).await;
+    process.ensure(now);
     assert!(
         matches!(process.state, State::Unseen),
         "it was started at once"
     );
-    process.ensure(now + GRACE).await;
+    process.ensure(now + GRACE);
     bench.started(1).await;
     assert_eq!(bench.starts(), ["run --config d1.toml --wait-for-agent"]);
     let pid = bench.pid();
@@ -87,7 +87,7 @@ async fn a_speaker_is_started_after_the_grace_and_ends_with_the_agent() {
     assert_eq!(group, pid, "a signal to the agent's group would reach it");
     assert!(process.connected(number(pid)), "it is the agent's own");
 
-    process.ensure(now + 2 * GRACE).await;
+    process.ensure(now + 2 * GRACE);
     process.stop().await;
     assert!(test_kill_process(pid).is_err(), "it still runs");
     assert!(!bench.path("speaker.pid").exists());
@@ -103,7 +103,7 @@ async fn a_speaker_of_an_earlier_agent_is_taken_on_and_one_of_others_is_not() {
     let bench = Bench::new(LIVES);
     let now = Instant::now();
     let mut first = bench.process(now);
-    first.ensure(now + GRACE).await;
+    first.ensure(now + GRACE);
     bench.started(1).await;
     let pid = bench.pid();
     // An agent that is killed runs no destructor.
@@ -114,7 +114,7 @@ async fn a_speaker_of_an_earlier_agent_is_taken_on_and_one_of_others_is_not() {
         !others.connected(number(pid) + 1),
         "somebody else's speaker was taken on"
     );
-    others.ensure(now + GRACE).await;
+    others.ensure(now + GRACE);
     others.stop().await;
     assert_eq!(
         bench.starts().len(),
@@ -141,7 +141,7 @@ async fn a_speaker_that_dies_is_started_again_after_growing_delays() {
     let mut now = Instant::now();
     let mut process = bench.process(now);
     now += GRACE;
-    process.ensure(now).await;
+    process.ensure(now);
     let mut delay = FIRST_RESTART;
     for start in 1..=4 {
         bench.started(start).await;
@@ -149,15 +149,15 @@ async fn a_speaker_that_dies_is_started_again_after_growing_delays() {
             panic!("no child after start {start}");
         };
         timeout(DEADLINE, child.wait()).await.unwrap().unwrap();
-        process.ensure(now).await;
-        process.ensure(now + delay - Duration::from_millis(1)).await;
+        process.ensure(now);
+        process.ensure(now + delay - Duration::from_millis(1));
         assert!(
             matches!(process.state, State::Unseen),
             "start {} came early",
             start + 1
         );
         now += delay;
-        process.ensure(now).await;
+        process.ensure(now);
         delay *= 2;
     }
 }
@@ -166,7 +166,7 @@ async fn a_speaker_that_dies_is_started_again_after_growing_delays() {
 async fn without_a_command_nothing_is_ever_started() {
     let now = Instant::now();
     let mut process = SpeakerProcess::foreign(now);
-    process.ensure(now + 100 * GRACE).await;
+    process.ensure(now + 100 * GRACE);
     assert!(matches!(process.state, State::Foreign));
     assert!(!process.connected(1));
 }
