@@ -6,37 +6,39 @@
 //! still arrives is still forwarded. Only a speaker that the agent itself started ends with
 //! it, and then everything is withdrawn first; an agent that is killed leaves even that one.
 
+mod source;
+
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use isopath_api::config::{ControllerConfig, DirectorFile};
-use isopath_api::desired::Desired;
+use isopath_api::config::{DirectorConfig, DirectorFile};
 use isopath_api::fault::FileFaults;
-use jiff::Timestamp;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::causes;
 use crate::control::{self, About, Channels, State};
-use crate::controller_link::{ControllerLink, LinkHealth, SnapshotRequest};
+use crate::controller_link::LinkHealth;
 use crate::dataplane::Dataplane;
-use crate::desired::{Admission, Identity, Intent, admit};
-use crate::health::Checks;
-use crate::kernel::{self, KernelReport};
+use crate::desired::Intent;
+use crate::health::{CheckKey, Checks};
+use crate::kernel::{self, KernelReport, NumberedWanted};
 use crate::metrics::MetricsServer;
-use crate::overrides::Overrides;
+use crate::overrides::{ByVip, OverrideRequest, Overrides};
 use crate::socket::{Socket, SocketError, Sources};
-use crate::speaker_link::{self, SpeakerLink, SpeakerProcess};
+use crate::speaker_link::{self, Publication, SpeakerEvent, SpeakerLink, SpeakerProcess};
 use crate::store::{self, StoreError};
+
+use source::{ControllerParts, Reload, ignore_hangups};
 
 /// Events of the speaker that wait for the control loop, which takes each at once.
 const SPEAKER_EVENTS: usize = 16;
@@ -163,63 +165,32 @@ pub async fn run_until(
     let instance = store::instance(&director.state_dir)?;
     let overrides = Overrides::load(director.state_dir.join("overrides.json"))?;
 
-    let (snapshots, snapshots_receiver) = mpsc::channel(QUESTIONS);
-    let (override_requests, override_receiver) = mpsc::channel(QUESTIONS);
-    let (in_force, overrides_receiver) = watch::channel(overrides.by_vip());
-    let (intents, intents_receiver) = watch::channel(None);
-    let (published, publications) = watch::channel(None);
-    let (wanted, wanted_receiver) = watch::channel(None);
-    let (reports, kernel) = watch::channel(Arc::new(KernelReport::default()));
-    let (speaker_events, speaker) = mpsc::channel(SPEAKER_EVENTS);
-    let urgent = Arc::new(Notify::new());
-
     // What runs beside the control loop; all of it ends when this is dropped.
     let mut tasks = JoinSet::new();
+    let (asks, snapshots) = mpsc::channel(QUESTIONS);
+    let (intents_sender, intents) = watch::channel(None);
+    let urgent = Arc::new(Notify::new());
+    let overrides = start_overrides(overrides, &intents, &mut tasks);
     tasks.spawn(socket.serve(Sources {
-        snapshots: snapshots.clone(),
-        overrides: override_requests,
+        snapshots: asks.clone(),
+        overrides: overrides.requests,
         speaker_socket: director.speaker_socket.clone(),
     }));
-    tasks.spawn(overrides.run(override_receiver, intents_receiver.clone(), in_force));
     if let Some(address) = director.metrics {
-        let server = MetricsServer::listen(address, snapshots.clone())
-            .await
-            .map_err(|source| StartError::Metrics { address, source })?;
-        tasks.spawn(server.serve());
+        let server = MetricsServer::listen(address, asks.clone());
+        let failed = |source| StartError::Metrics { address, source };
+        tasks.spawn(server.await.map_err(failed)?.serve());
     }
-    let interface = director.vip_interface.clone();
-    let mut dataplane = Dataplane::new(director.dataplane, interface, &director.state_dir)?;
-    let adopted = kernel::adopted_weights(&mut dataplane).await;
-    tasks.spawn(kernel::run(dataplane, wanted_receiver, reports));
-    let link_stop = CancellationToken::new();
-    let link = SpeakerLink {
-        path: director.speaker_socket.clone(),
-        hold: director.agent_hold,
-        publications,
-        events: speaker_events,
-        process: speaker_process(&options, &director.state_dir),
-        stop: link_stop.clone(),
+    let kernel = start_kernel(director, &mut tasks).await?;
+    let speaker = start_speaker_link(director, &options);
+    let source = ControllerParts {
+        director,
+        instance: &instance,
+        snapshots: asks,
+        urgent: &urgent,
+        intents: intents_sender,
     };
-    let link = tokio::spawn(link.run());
-    let controller = match &file.controller {
-        Some(controller) => {
-            let parts = ControllerParts {
-                file: &file,
-                instance: &instance,
-                snapshots,
-                urgent: &urgent,
-                intents,
-            };
-            tasks.spawn(ignore_hangups()?);
-            Some(parts.start(controller, &mut tasks))
-        }
-        None => {
-            intents.send_replace(Some(Arc::new(Intent::from_file(&file))));
-            let reload = Reload::new(&options.config, file.clone(), intents)?;
-            tasks.spawn(reload.run());
-            None
-        }
-    };
+    let controller = start_source(source, &file, &options, &mut tasks)?;
 
     let (checks, outcomes) = Checks::new();
     let about = About {
@@ -230,29 +201,100 @@ pub async fn run_until(
         dataplane: director.dataplane,
     };
     tracing::info!(summary = summary(&file), run = about.run, "started");
-    let state = State::new(about, checks, overrides_receiver.borrow().clone(), adopted);
+    let in_force = overrides.in_force.borrow().clone();
+    let state = State::new(about, checks, in_force, kernel.adopted);
     let channels = Channels {
-        intents: intents_receiver,
+        intents,
         outcomes,
-        speaker,
-        kernel,
-        snapshots: snapshots_receiver,
-        overrides: overrides_receiver,
+        speaker: speaker.events,
+        kernel: kernel.reports,
+        snapshots,
+        overrides: overrides.in_force,
         controller,
-        published,
-        wanted,
-        urgent: Arc::clone(&urgent),
+        published: speaker.published,
+        wanted: kernel.wanted,
+        urgent,
         beat: MAX_BEAT.min(director.agent_hold / 4),
         stop,
     };
     control::run(state, channels).await;
-    link_stop.cancel();
-    if let Err(error) = link.await {
+    speaker.stop.cancel();
+    if let Err(error) = speaker.task.await {
         tracing::error!(%error, "the speaker's link did not end well");
     }
     tasks.shutdown().await;
     tracing::info!("ended");
     Ok(())
+}
+
+/// The ends of the overrides' task.
+struct OverridesEnds {
+    requests: mpsc::Sender<OverrideRequest>,
+    in_force: watch::Receiver<ByVip>,
+}
+
+fn start_overrides(
+    overrides: Overrides,
+    intents: &watch::Receiver<Option<Arc<Intent>>>,
+    tasks: &mut JoinSet<()>,
+) -> OverridesEnds {
+    let (requests, receiver) = mpsc::channel(QUESTIONS);
+    let (sender, in_force) = watch::channel(overrides.by_vip());
+    tasks.spawn(overrides.run(receiver, intents.clone(), sender));
+    OverridesEnds { requests, in_force }
+}
+
+/// The ends of the kernel's task.
+struct KernelEnds {
+    wanted: watch::Sender<Option<Arc<NumberedWanted>>>,
+    reports: watch::Receiver<Arc<KernelReport>>,
+    adopted: BTreeMap<CheckKey, u32>,
+}
+
+async fn start_kernel(
+    director: &DirectorConfig,
+    tasks: &mut JoinSet<()>,
+) -> Result<KernelEnds, StartError> {
+    let interface = director.vip_interface.clone();
+    let mut dataplane = Dataplane::new(director.dataplane, interface, &director.state_dir)?;
+    let adopted = kernel::adopted_weights(&mut dataplane).await;
+    let (wanted, wanted_receiver) = watch::channel(None);
+    let (sender, reports) = watch::channel(Arc::new(KernelReport::default()));
+    tasks.spawn(kernel::run(dataplane, wanted_receiver, sender));
+    Ok(KernelEnds {
+        wanted,
+        reports,
+        adopted,
+    })
+}
+
+/// The ends of the speaker's link, which outlives the control loop to stop the agent's own
+/// speaker after it.
+struct SpeakerEnds {
+    published: watch::Sender<Option<Publication>>,
+    events: mpsc::Receiver<SpeakerEvent>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+fn start_speaker_link(director: &DirectorConfig, options: &Options) -> SpeakerEnds {
+    let (published, publications) = watch::channel(None);
+    let (sender, events) = mpsc::channel(SPEAKER_EVENTS);
+    let stop = CancellationToken::new();
+    let link = SpeakerLink {
+        path: director.speaker_socket.clone(),
+        hold: director.agent_hold,
+        publications,
+        events: sender,
+        process: speaker_process(options, &director.state_dir),
+        stop: stop.clone(),
+    };
+    SpeakerEnds {
+        published,
+        events,
+        stop,
+        task: tokio::spawn(link.run()),
+    }
 }
 
 fn speaker_process(options: &Options, state_dir: &Path) -> SpeakerProcess {
@@ -264,147 +306,23 @@ fn speaker_process(options: &Options, state_dir: &Path) -> SpeakerProcess {
     }
 }
 
-/// The parts of the link to the controller.
-struct ControllerParts<'a> {
-    file: &'a DirectorFile,
-    instance: &'a str,
-    snapshots: mpsc::Sender<SnapshotRequest>,
-    urgent: &'a Arc<Notify>,
-    intents: watch::Sender<Option<Arc<Intent>>>,
-}
-
-impl ControllerParts<'_> {
-    /// Starts the link with the last good desired state from the disk in force.
-    fn start(
-        self,
-        config: &ControllerConfig,
-        tasks: &mut JoinSet<()>,
-    ) -> watch::Receiver<LinkHealth> {
-        let director = &self.file.director;
-        let identity = Identity {
-            cluster: config.cluster.clone(),
-            director: director.name.clone(),
-            router_id: director.router_id,
-        };
-        let desired_file = director.state_dir.join("desired.json");
-        let in_force = last_good(&desired_file, &identity);
-        if let Some(desired) = &in_force {
-            let intent = Intent::from(desired.clone());
-            self.intents.send_replace(Some(Arc::new(intent)));
-        }
-        let (health, health_receiver) =
-            watch::channel(LinkHealth::new(&config.url, Timestamp::now()));
-        let link = ControllerLink {
-            config: config.clone(),
-            identity,
-            instance: self.instance.to_owned(),
-            desired_file,
-            in_force,
-            intents: self.intents,
-            snapshots: self.snapshots,
-            urgent: Arc::clone(self.urgent),
-            health,
-        };
-        tasks.spawn(async move {
-            if let Err(error) = link.run().await {
-                let error = causes(&error);
-                tracing::error!(error, "there is no link to the controller");
-            }
-        });
-        health_receiver
+/// Starts what says the desired state; answers how the link to the controller is, where that is
+/// it.
+fn start_source(
+    source: ControllerParts<'_>,
+    file: &DirectorFile,
+    options: &Options,
+    tasks: &mut JoinSet<()>,
+) -> Result<Option<watch::Receiver<LinkHealth>>, StartError> {
+    if let Some(controller) = &file.controller {
+        tasks.spawn(ignore_hangups()?);
+        return Ok(Some(source.start(controller, tasks)));
     }
-}
-
-/// The desired state that an earlier run accepted last. One that cannot be used is named in
-/// the log and left where it is: the controller's next word replaces it.
-fn last_good(path: &Path, identity: &Identity) -> Option<Desired> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        Err(error) => {
-            tracing::error!(%error, file = %path.display(), "cannot read the last desired state");
-            return None;
-        }
-    };
-    match admit(&bytes, None, identity) {
-        Ok(Admission::New(desired)) => Some(desired),
-        Ok(Admission::InForce) => None,
-        Err(refusal) => {
-            let file = path.display();
-            tracing::error!(%refusal, %file, "cannot use the last desired state");
-            None
-        }
-    }
-}
-
-/// Rereads the file on SIGHUP, where it is what says the desired state.
-struct Reload {
-    path: PathBuf,
-    /// The file as it is in force.
-    file: DirectorFile,
-    intents: watch::Sender<Option<Arc<Intent>>>,
-    hangups: Signal,
-}
-
-impl Reload {
-    fn new(
-        path: &Path,
-        file: DirectorFile,
-        intents: watch::Sender<Option<Arc<Intent>>>,
-    ) -> Result<Self, StartError> {
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            intents,
-            hangups: signal(SignalKind::hangup()).map_err(StartError::Signals)?,
-        })
-    }
-
-    async fn run(mut self) {
-        while self.hangups.recv().await.is_some() {
-            self.reread();
-        }
-    }
-
-    /// Takes VIPs and services from the file; a malformed file changes nothing.
-    fn reread(&mut self) {
-        let file = match read_file(&self.path) {
-            Ok(file) => file,
-            Err(error) => {
-                let error = causes(&error);
-                tracing::error!(error, "the file is not taken, what was in force stays");
-                return;
-            }
-        };
-        let settings = |file: &DirectorFile| {
-            let DirectorFile {
-                director,
-                ospf,
-                controller,
-                vip: _,
-                service: _,
-            } = file;
-            (director.clone(), ospf.clone(), controller.clone())
-        };
-        if settings(&file) != settings(&self.file) {
-            tracing::warn!("only VIPs and services are reread, the rest needs a restart");
-        }
-        tracing::info!(summary = summary(&file), "reread the file");
-        self.intents
-            .send_replace(Some(Arc::new(Intent::from_file(&file))));
-        self.file.vip = file.vip;
-        self.file.service = file.service;
-    }
-}
-
-/// With a controller there is nothing to reread, and SIGHUP must not end the agent.
-fn ignore_hangups() -> Result<impl Future<Output = ()> + Send + 'static, StartError> {
-    let mut hangups = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
-    Ok(async move {
-        while hangups.recv().await.is_some() {
-            tracing::info!("SIGHUP: the desired state comes from the controller");
-        }
-    })
+    let intents = source.intents;
+    intents.send_replace(Some(Arc::new(Intent::from_file(file))));
+    let reload = Reload::new(&options.config, file.clone(), intents)?;
+    tasks.spawn(reload.run());
+    Ok(None)
 }
 
 /// Ends the agent on SIGTERM and SIGINT.

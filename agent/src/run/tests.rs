@@ -9,7 +9,10 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::source::{Reload, last_good};
 use super::*;
+use crate::causes;
+use crate::desired::Identity;
 
 /// A test that waits longer than this has failed.
 const DEADLINE: Duration = Duration::from_secs(15);
