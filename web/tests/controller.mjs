@@ -30,6 +30,7 @@ export class Controller {
   constructor(program) {
     this.#program = program;
     // Whatever ends this process ends the controller too.
+    for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
     process.on("exit", () => {
       this.#child?.kill("SIGKILL");
       rmSync(this.#folder, { recursive: true, force: true });
