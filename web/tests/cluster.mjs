@@ -7,6 +7,7 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
 import { Controller, PASSWORD, USER } from "./controller.mjs";
@@ -17,7 +18,7 @@ const DIRECTORS = ["d1", "d2", "d3", "d4"];
 const SERVERS = ["10.1.0.11", "10.1.0.12", "10.1.0.13"];
 const PAGE = `/clusters/${CLUSTER}`;
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const SHOTS = join(import.meta.dirname, "../../target/screenshots");
+const SHOTS = fileURLToPath(new URL("../../target/screenshots", import.meta.url));
 
 const { ISOPATHD, CHROMIUM } = process.env;
 const FLAGS = [
