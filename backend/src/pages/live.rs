@@ -110,9 +110,15 @@ impl Feed {
     /// Waits for something to send and queues it; nothing at the stream's end.
     async fn wait(&mut self) -> Option<()> {
         // Every arm is cancel-safe: a change stays marked until it is seen, an interval and a
-        // deadline are only waited for, a cancelled token stays cancelled.
+        // deadline are only waited for, a cancelled token stays cancelled. In this order a
+        // stream starts with the server's time, by which the page then counts ages.
         tokio::select! {
+            biased;
             () = self.shutdown.cancelled() => None,
+            _ = self.ticks.tick() => {
+                self.tick().await?;
+                self.look()
+            }
             changed = self.changes.changed(), if !self.changed => {
                 changed.ok()?;
                 self.changed = true;
@@ -120,10 +126,6 @@ impl Feed {
                 Some(())
             }
             () = at(self.look_at) => self.look(),
-            _ = self.ticks.tick() => {
-                self.tick().await?;
-                self.look()
-            }
         }
     }
 
