@@ -88,9 +88,10 @@ impl Router {
             self.neighbor_change(now, id.interface);
         }
         if to == State::Full {
-            self.present_ourselves(now, id);
+            self.own.newcomers.push(id);
+            self.own.is_stale = true;
         } else if from == State::Full {
-            self.originate(now);
+            self.own.is_stale = true;
         }
         // Only now: a flush of ours may have waited on the lists that were just cleared.
         if to < State::Exchange || from.is_synchronizing() && !to.is_synchronizing() {

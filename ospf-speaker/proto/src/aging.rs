@@ -30,7 +30,7 @@ impl Router {
         if leaves && !self.is_on_a_retransmission_list(key) && !self.anyone_synchronizing() {
             self.forget_lsa(key);
             if *key == self.router_lsa_key() {
-                self.router_lsa_purged(now);
+                self.router_lsa_purged();
             }
         }
     }

@@ -18,6 +18,9 @@ use crate::view::Event;
 /// The length of an IP header without options, which the link's MTU includes.
 const IP_HEADER_LEN: usize = 20;
 
+/// How much longer than a HelloInterval an adjacency takes to come up after its interface.
+const ADJACENCY_TIME: Duration = Duration::from_secs(1);
+
 /// An interface and the neighbours on it.
 #[derive(Debug)]
 pub(crate) struct Interface {
@@ -26,6 +29,9 @@ pub(crate) struct Interface {
     pub(crate) link: Option<LinkState>,
     /// No Hello has left since the interface came up: see [`Interface::may_speak`].
     pub(crate) is_listening: bool,
+    /// The interface came up lately: its subnet alone is not worth an instance of our
+    /// Router-LSA, behind which the link to its neighbour would have to wait.
+    pub(crate) is_reserved: bool,
     pub(crate) neighbors: BTreeMap<Ipv4Addr, Neighbor>,
     /// The segment's Designated Router and its Backup (§9.4).
     pub(crate) elected: election::Elected,
@@ -41,11 +47,26 @@ impl Interface {
             settings,
             link: None,
             is_listening: false,
+            is_reserved: false,
             neighbors: BTreeMap::new(),
             elected: election::Elected::default(),
             delayed_acks: Vec::new(),
             floods: Vec::new(),
         }
+    }
+
+    pub(crate) fn hello_interval(&self) -> Duration {
+        Duration::from_secs(self.settings.hello_interval.into())
+    }
+
+    /// Whether our Router-LSA describes the interface.
+    pub(crate) fn is_described(&self) -> bool {
+        let any_full = || {
+            self.neighbors
+                .values()
+                .any(|neighbor| neighbor.state == State::Full)
+        };
+        self.link.is_some() && (!self.is_reserved || any_full())
     }
 
     /// The most neighbours that are kept. A segment has two switches and some directors; a
@@ -136,23 +157,31 @@ impl Router {
         {
             interface.link = link;
             interface.is_listening = true;
+            interface.is_reserved = self.own.published.is_some();
+            if interface.is_reserved {
+                let adjacency = interface.hello_interval() + ADJACENCY_TIME;
+                self.timers.set(Timer::Describe(id), now + adjacency);
+            }
             self.schedule_hello(now, id);
         }
-        self.originate(now);
+        self.own.is_stale = true;
     }
 
     /// The network changed under an interface: all adjacencies on it end (§9.3).
     pub(crate) fn interface_down(&mut self, now: Instant, id: InterfaceId) {
+        if let Some(interface) = self.interfaces.get_mut(id.0) {
+            interface.link = None;
+        }
         for neighbor in self.neighbors_of(id) {
             self.neighbor_event(now, neighbor, NeighborEvent::LlDown);
         }
         self.timers.clear(Timer::Hello(id));
+        self.timers.clear(Timer::Describe(id));
         self.timers.clear(Timer::DelayedAck(id));
         for key in self.lsdb.of_link(id) {
             self.forget_lsa(&key);
         }
         if let Some(interface) = self.interfaces.get_mut(id.0) {
-            interface.link = None;
             interface.elected = election::Elected::default();
             interface.delayed_acks.clear();
             interface.floods.clear();
@@ -188,7 +217,7 @@ impl Router {
             self.neighbor_event(now, neighbor, NeighborEvent::AdjOk { adjacent });
         }
         // A neighbour that stayed Full may have become the Designated Router or ceased to be.
-        self.originate(now);
+        self.own.is_stale = true;
     }
 
     pub(crate) fn should_be_adjacent(&self, id: NeighborId) -> bool {
@@ -202,9 +231,17 @@ impl Router {
             })
     }
 
+    /// An interface that has been up for a while without a neighbour has at least its subnet.
+    pub(crate) fn describe_timeout(&mut self, id: InterfaceId) {
+        if let Some(interface) = self.interfaces.get_mut(id.0) {
+            interface.is_reserved = false;
+            self.own.is_stale = true;
+        }
+    }
+
     pub(crate) fn schedule_hello(&mut self, now: Instant, id: InterfaceId) {
         if let Some(interface) = self.interfaces.get(id.0) {
-            let interval = Duration::from_secs(interface.settings.hello_interval.into());
+            let interval = interface.hello_interval();
             self.timers.set(Timer::Hello(id), now + interval);
         }
     }

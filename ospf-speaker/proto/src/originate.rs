@@ -57,6 +57,11 @@ pub(crate) enum SelfOriginated {
 /// Our Router-LSA.
 #[derive(Debug)]
 pub(crate) struct OwnRouterLsa {
+    /// Something changed that it may depend on; it is looked at when the present input has been
+    /// taken in whole, so that one input makes one instance.
+    pub(crate) is_stale: bool,
+    /// The neighbours that became Full by the present input.
+    pub(crate) newcomers: Vec<NeighborId>,
     /// The highest sequence number that is known to be used.
     pub(crate) sequence: Option<i32>,
     /// What the instance in the database says, if this run originated it.
@@ -82,6 +87,8 @@ pub(crate) struct Published {
 impl OwnRouterLsa {
     pub(crate) fn new(sequence_hint: Option<i32>) -> Self {
         Self {
+            is_stale: false,
+            newcomers: Vec::new(),
             sequence: sequence_hint.filter(|&hint| hint != RESERVED_SEQUENCE),
             published: None,
             left: None,
@@ -117,9 +124,22 @@ impl Router {
         })
     }
 
+    /// Brings our Router-LSA in line with what the input changed, and gives it to those who
+    /// became Full.
+    pub(crate) fn update_router_lsa(&mut self, now: Instant) {
+        // Twice at most: an instance may purge its predecessor of the highest sequence number,
+        // or be all that a neighbour still had to load.
+        while std::mem::take(&mut self.own.is_stale) {
+            self.originate(now);
+        }
+        for id in std::mem::take(&mut self.own.newcomers) {
+            self.present_ourselves(now, id);
+        }
+    }
+
     /// Brings our Router-LSA in line with what is wanted: now, when the pace allows, or when
     /// there is somebody to tell. A call that finds nothing to change does nothing.
-    pub(crate) fn originate(&mut self, now: Instant) {
+    fn originate(&mut self, now: Instant) {
         if !self.anyone_full() || !self.may_originate() || self.own.wrapping {
             self.timers.clear(Timer::Originate);
             return;
@@ -205,6 +225,9 @@ impl Router {
         self.own.gathering = None;
         let jitter = self.rng.below(REFRESH_JITTER);
         self.timers.set(Timer::Refresh, now + REFRESH_TIME - jitter);
+        for neighbor in self.all_neighbors() {
+            self.continue_loading(now, neighbor);
+        }
     }
 
     /// The last sequence number is used up: the instance is flushed, and the next one follows
@@ -216,23 +239,22 @@ impl Router {
     }
 
     /// Our Router-LSA has left the database.
-    pub(crate) fn router_lsa_purged(&mut self, now: Instant) {
+    pub(crate) fn router_lsa_purged(&mut self) {
+        self.own.is_stale = true;
         self.own.published = None;
         if self.own.wrapping {
             self.own.wrapping = false;
             self.own.sequence = None;
         }
-        self.originate(now);
     }
 
-    pub(crate) fn refresh_timeout(&mut self, now: Instant) {
+    pub(crate) fn refresh_timeout(&mut self) {
         self.own.refresh_due = true;
-        self.originate(now);
+        self.own.is_stale = true;
     }
 
     /// A neighbour became Full: it gets our Router-LSA, which was not described to it.
-    pub(crate) fn present_ourselves(&mut self, now: Instant, id: NeighborId) {
-        self.originate(now);
+    fn present_ourselves(&mut self, now: Instant, id: NeighborId) {
         let key = self.router_lsa_key();
         let has_instance = self.own.published.is_some() && self.lsdb.entry(&key).is_some();
         let next_follows = self.timers.due(Timer::Originate).is_some();
@@ -295,13 +317,17 @@ impl Router {
         }
         self.own.sequence = self.own.sequence.max(Some(header.sequence));
         self.own.left = self.own.left.max(departure_of(now, header));
-        self.originate(now);
+        self.own.is_stale = true;
     }
 
     /// What our Router-LSA should say (§12.4.1), and the stubs in it.
     fn wanted_router_lsa(&self) -> (RouterLsa, Vec<Stub>) {
         let mut links = Vec::new();
-        for interface in &self.interfaces {
+        let described = self
+            .interfaces
+            .iter()
+            .filter(|interface| interface.is_described());
+        for interface in described {
             if let Some(link) = interface.link {
                 match interface.settings.network {
                     NetworkType::PointToPoint => point_to_point_links(interface, link, &mut links),

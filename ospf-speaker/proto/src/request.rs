@@ -63,9 +63,10 @@ impl Router {
 
     /// The neighbour did not send all that it was asked for within RxmtInterval.
     pub(crate) fn request_timeout(&mut self, now: Instant, id: NeighborId) {
-        if self.state_of(id).is_synchronizing() {
-            self.send_request(now, id);
+        if let Some(neighbor) = self.neighbor_mut(id) {
+            neighbor.outstanding.clear();
         }
+        self.continue_loading(now, id);
     }
 
     /// Asks for the first of the request list, as many as fit one packet.

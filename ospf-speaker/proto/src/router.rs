@@ -131,7 +131,7 @@ impl Router {
         let stubs = canonical(stubs)?;
         if self.stopping.is_none() && stubs != self.stubs {
             self.stubs = stubs;
-            self.originate(now);
+            self.own.is_stale = true;
             self.finish(now);
         }
         Ok(())
@@ -174,6 +174,7 @@ impl Router {
 
     /// The end of every input: what it caused goes out together.
     fn finish(&mut self, now: Instant) {
+        self.update_router_lsa(now);
         self.flush_floods(now);
         if self.stopping.is_some() && !self.is_stopped() {
             self.continue_shutdown(now);
@@ -187,6 +188,7 @@ impl Router {
                 self.send_hello(id);
                 self.schedule_hello(now, id);
             }
+            Timer::Describe(id) => self.describe_timeout(id),
             Timer::DelayedAck(id) => self.send_delayed_acknowledgements(id),
             Timer::Inactivity(id) => {
                 self.neighbor_event(now, id, NeighborEvent::InactivityTimer);
@@ -195,8 +197,8 @@ impl Router {
             Timer::LastDbDesc(id) => self.last_dbdesc_timeout(id),
             Timer::Request(id) => self.request_timeout(now, id),
             Timer::Retransmit(id) => self.retransmit_timeout(now, id),
-            Timer::Originate => self.originate(now),
-            Timer::Refresh => self.refresh_timeout(now),
+            Timer::Originate => self.own.is_stale = true,
+            Timer::Refresh => self.refresh_timeout(),
             Timer::MaxAge(key) => self.max_age_timeout(now, key),
             // The stage's own deadline is looked at in `finish`.
             Timer::Shutdown => {}

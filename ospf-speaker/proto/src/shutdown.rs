@@ -39,7 +39,8 @@ impl Router {
         }
         let until = self.next_departure(now).max(now) + PATIENCE;
         self.stubs.clear();
-        self.originate(now);
+        self.own.is_stale = true;
+        self.update_router_lsa(now);
         self.stopping = Some(Stage::Withdrawing { until });
         self.timers.set(Timer::Shutdown, until);
     }

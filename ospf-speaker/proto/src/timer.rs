@@ -11,6 +11,8 @@ use crate::lsdb::DbKey;
 pub(crate) enum Timer {
     /// The next Hello of an interface (RFC 2328 §9.5).
     Hello(InterfaceId),
+    /// An interface that came up is described in our Router-LSA without a neighbour.
+    Describe(InterfaceId),
     /// The delayed acknowledgements of an interface are sent (§13.5).
     DelayedAck(InterfaceId),
     /// A neighbour was not heard for RouterDeadInterval (§10.3).

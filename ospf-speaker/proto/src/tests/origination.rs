@@ -546,3 +546,81 @@ fn a_crash_and_restart_has_one_instance_more_and_the_state_of_now() {
     assert_eq!(after[0].1, before.last().unwrap().1 + 1);
     assert_eq!(net.routers[1].announcers(vip(1).prefix).len(), 1);
 }
+
+/// A router that is Full over its first interface; its second is down and has been for a while.
+fn one_of_two() -> (Bench, Peer, Peer) {
+    let mut bench = Bench::new(config(&[NetworkType::PointToPoint; 2]));
+    bench
+        .router
+        .handle_interface(bench.now, InterfaceId(1), None);
+    let (first, second) = (Peer::new(0, 200), Peer::new(1, 201));
+    bench.bring_up(&first, &[]);
+    bench.advance_with(&[&first], PACE);
+    bench.take();
+    (bench, first, second)
+}
+
+#[test]
+fn an_interface_that_comes_up_is_described_with_its_neighbor() {
+    let (mut bench, first, second) = one_of_two();
+    let up = Some(link(1));
+    bench.router.handle_interface(bench.now, InterfaceId(1), up);
+    bench.advance_with(&[&first], SECOND);
+    bench.bring_up(&second, &[]);
+    let own = bench.own_instances();
+    let sequences: Vec<i32> = own.iter().map(|lsa| lsa.header().sequence).collect();
+    assert_eq!(sequences, [SEQ + 1; 2], "one instance, at once, to both");
+    assert_eq!(links(&own[0]).len(), 4);
+    bench.ack_all(&first);
+    bench.take();
+    bench.advance_with(&[&first, &second], SECOND * 5);
+    assert_eq!(bench.own_instances(), []);
+}
+
+#[test]
+fn an_interface_without_neighbors_is_described_after_a_while() {
+    let (mut bench, first, _) = one_of_two();
+    let up = Some(link(1));
+    bench.router.handle_interface(bench.now, InterfaceId(1), up);
+    bench.advance_with(&[&first], SECOND * 2 - Duration::from_millis(1));
+    assert_eq!(bench.own_instances(), []);
+    bench.advance(Duration::from_millis(1));
+    assert_eq!(
+        links(&bench.own_instances()[0]).last(),
+        Some(&subnet_link(1))
+    );
+}
+
+#[test]
+fn an_interface_that_goes_down_takes_all_its_links_with_it_at_once() {
+    let (mut bench, first, second) = one_of_two();
+    let up = Some(link(1));
+    bench.router.handle_interface(bench.now, InterfaceId(1), up);
+    bench.bring_up(&second, &[]);
+    bench.advance_with(&[&first, &second], PACE);
+    bench.ack_all(&first);
+    bench.take();
+    bench
+        .router
+        .handle_interface(bench.now, InterfaceId(1), None);
+    bench.drain();
+    bench.advance_with(&[&first], Duration::from_millis(900));
+    let own = bench.own_instances();
+    assert_eq!(own.len(), 1, "one instance");
+    assert_eq!(links(&own[0]).len(), 2);
+}
+
+#[test]
+fn our_own_instance_can_be_all_that_a_neighbor_still_had_to_send() {
+    let (mut bench, first, second) = one_of_two();
+    let up = Some(link(1));
+    bench.router.handle_interface(bench.now, InterfaceId(1), up);
+    // The second has a stale copy of ours that is newer than ours, and does not send it.
+    let stale = router_lsa(OUR_ID, SEQ + 1, &[]);
+    bench.exchange(&second, std::slice::from_ref(&stale));
+    assert_eq!(bench.state(&second), Some(State::Loading));
+    // Another copy makes us go above it, so that there is nothing to ask for any more.
+    bench.update(&first, &[router_lsa(OUR_ID, SEQ + 4, &[]).at_age(9)]);
+    assert_eq!(bench.state(&second), Some(State::Full));
+    assert_eq!(bench.router.sequence(), Some(SEQ + 5));
+}
