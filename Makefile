@@ -11,7 +11,7 @@ export ISOPATH_BIN_DIR := $(abspath $(TARGET)/release)
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help lab lab-down measure release check fmt clippy doc \
-	test test-unit test-lab test-ipvs test-browser test-leftovers
+	test test-build test-unit test-lab test-ipvs test-browser test-leftovers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,18 +47,24 @@ doc:
 
 test: ## everything: units, namespaces, IPVS, browser, and that nothing is left behind
 	@scripts/setup build lab browser
-	@$(MAKE) --no-print-directory release test-unit test-lab test-ipvs test-browser test-leftovers
+	@$(MAKE) --no-print-directory test-unit test-build test-lab test-ipvs test-browser test-leftovers
 
 test-unit: ## the unit tests, and the cores on a virtual clock
-	$(CARGO) test --locked --workspace --exclude isopath-lab
+	$(CARGO) test --locked --workspace --lib --bins
+	$(CARGO) test --locked --workspace --doc
 
-test-lab: ## clusters in network namespaces against FRR and BIRD, as root
-	$(CARGO) test --locked --release --package isopath-lab -- --test-threads=1
+# The programs and all that tests them from outside, in one go: cargo picks the dependencies'
+# features by what it is asked to build, and would otherwise build most of them twice.
+test-build:
+	$(CARGO) build --locked --release --workspace --bins --test '*'
 
-test-ipvs: ## the end-to-end test, on this kernel or in a virtual machine
+test-lab: test-build ## the programs from outside, and clusters against FRR and BIRD, as root
+	$(CARGO) test --locked --release --workspace --test '*' -- --test-threads=1
+
+test-ipvs: test-build ## what needs IPVS, on this kernel or in a virtual machine
 	scripts/test-ipvs
 
-test-browser: ## the dashboard in a headless browser
+test-browser: test-build ## the dashboard in a headless browser
 	web/tests/run $(ISOPATH_BIN_DIR)/isopathd
 
 test-leftovers: ## fails if a lab left a namespace, a process or a file
