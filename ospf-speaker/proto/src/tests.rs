@@ -4,6 +4,7 @@ mod bench;
 mod exchange;
 mod flooding;
 mod hello;
+mod hostile;
 mod net;
 mod origination;
 mod random;
