@@ -156,9 +156,11 @@ async fn a_speaker_that_dies_is_started_again_after_growing_delays() {
             "start {} came early",
             start + 1
         );
-        now += delay;
-        process.ensure(now);
-        delay *= 2;
+        if start < 4 {
+            now += delay;
+            assert!(process.ensure(now), "start {} did not come", start + 1);
+            delay *= 2;
+        }
     }
 }
 
