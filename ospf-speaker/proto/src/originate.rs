@@ -60,7 +60,7 @@ pub(crate) struct OwnRouterLsa {
     /// Something changed that it may depend on; it is looked at when the present input has been
     /// taken in whole, so that one input makes one instance.
     pub(crate) is_stale: bool,
-    /// The neighbours that became Full by the present input.
+    /// The neighbours that became Full and have not been sent an instance since.
     pub(crate) newcomers: Vec<NeighborId>,
     /// The highest sequence number that is known to be used.
     pub(crate) sequence: Option<i32>,
@@ -132,8 +132,12 @@ impl Router {
         while std::mem::take(&mut self.own.is_stale) {
             self.originate(now);
         }
-        for id in std::mem::take(&mut self.own.newcomers) {
-            self.present_ourselves(now, id);
+        // Who is to get the next instance need not get this one, and would drop the next if it
+        // did. The next may be called off, so that they stay newcomers until it has left.
+        if self.timers.due(Timer::Originate).is_none() {
+            for id in std::mem::take(&mut self.own.newcomers) {
+                self.present_ourselves(now, id);
+            }
         }
     }
 
@@ -257,11 +261,10 @@ impl Router {
     fn present_ourselves(&mut self, now: Instant, id: NeighborId) {
         let key = self.router_lsa_key();
         let has_instance = self.own.published.is_some() && self.lsdb.entry(&key).is_some();
-        let next_follows = self.timers.due(Timer::Originate).is_some();
         let is_told = self
             .neighbor(id)
             .is_none_or(|neighbor| neighbor.retransmit.contains_key(&key));
-        if !has_instance || next_follows || is_told {
+        if !has_instance || is_told {
             return;
         }
         self.put_on_retransmission_list(now, id, key);
@@ -309,6 +312,8 @@ impl Router {
             ls_type: header.key.ls_type.into(),
             sequence: header.sequence,
         });
+        // A copy of the last sequence number takes the place of the flush of ours.
+        self.own.wrapping = false;
         if self.own.published.take().is_some() {
             self.own.contentions.push_back(now);
             if self.own.contentions.len() > CONTENTIONS {

@@ -624,3 +624,67 @@ fn our_own_instance_can_be_all_that_a_neighbor_still_had_to_send() {
     assert_eq!(bench.state(&second), Some(State::Full));
     assert_eq!(bench.router.sequence(), Some(SEQ + 5));
 }
+
+#[test]
+fn a_neighbor_that_is_full_while_a_change_waits_is_told_when_the_change_is_called_off() {
+    let mut bench = Bench::broadcast();
+    let mut dr = Peer::dr(0, 201);
+    let mut bdr = Peer::new(0, 202);
+    (dr.bdr, bdr.dr, bdr.bdr) = (bdr.address, dr.address, bdr.address);
+    bench.hello(&bdr);
+    bench.advance_with(&[&bdr], HELLO);
+    bench.exchange(&dr, &[]);
+    bench.advance_with(&[&dr, &bdr], PACE * 2);
+    bench.announce(&[vip(1)]);
+    bench.announce(&[vip(2)]);
+    bench.take();
+    bench.advance_with(&[&dr, &bdr], RXMT / 2);
+    // A neighbour that is Backup only adds no link, so nothing new is wanted for it.
+    bench.receive(&bdr, Body::Hello(bdr.hello(&[])));
+    bench.exchange(&bdr, &[]);
+    assert_eq!(bench.state(&bdr), Some(State::Full));
+    bench.announce(&[vip(1)]);
+    let told = bench.sent.iter().any(
+        |sent| matches!(&sent.body, Body::Update(lsas) if lsas.iter().any(|lsa| stubs(lsa) == [1])),
+    );
+    assert!(told, "the instance of now: {:?}", bench.sent);
+    let unacknowledged: Vec<usize> = bench
+        .router
+        .neighbors()
+        .map(|neighbor| neighbor.unacknowledged)
+        .collect();
+    assert_eq!(unacknowledged, [1, 1]);
+}
+
+#[test]
+fn a_copy_with_the_last_sequence_number_does_not_stop_the_numbers_from_starting_over() {
+    let mut bench = Bench::new(Config {
+        sequence_hint: Some(MAX_SEQUENCE - 1),
+        ..config(&[NetworkType::PointToPoint])
+    });
+    let peer = Peer::new(0, 200);
+    bench.bring_up(&peer, &[]);
+    bench.advance_with(&[&peer], PACE);
+    bench.announce(&[vip(1)]);
+    bench.take();
+    // While the flush is unacknowledged, a copy with a larger checksum comes in.
+    let ours = bench.router.lsdb(bench.now).next().unwrap();
+    let copy = (0..=255)
+        .map(|metric| {
+            let stub = RouterLink {
+                metric,
+                ..stub_link(9)
+            };
+            router_lsa(OUR_ID, MAX_SEQUENCE, &[stub])
+        })
+        .find(|lsa| lsa.header().checksum > ours.checksum)
+        .expect("one of 256");
+    bench.update(&peer, &[copy.at_age(9)]);
+    for _ in 0..20 {
+        bench.advance_with(&[&peer], SECOND);
+        bench.ack_all(&peer);
+        bench.take();
+    }
+    assert_eq!(bench.router.sequence(), Some(SEQ));
+    assert_eq!(bench.router.announced().stubs, [vip(1)]);
+}
