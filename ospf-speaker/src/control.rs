@@ -260,14 +260,13 @@ impl Control {
         }
         gone
     }
+}
 
-    /// Stops to listen and removes the socket file.
-    pub fn close(self) {
-        match fs::remove_file(&self.path) {
-            Ok(()) => {}
-            Err(error) => {
-                info!(path = %self.path.display(), %error, "cannot remove the control socket");
-            }
+impl Drop for Control {
+    /// Removes the socket file, so that nobody waits on it.
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            info!(path = %self.path.display(), %error, "cannot remove the control socket");
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod kept;
 mod late;
 pub mod line;
 mod link;
+pub mod log;
 mod ospf_socket;
 mod priority;
 mod speaker;

@@ -63,10 +63,21 @@ pub fn parse_request(line: &[u8]) -> Result<Request, Reply> {
     })
 }
 
-/// Appends a reply and its end of line.
+/// Appends a reply and its end of line, or an error where that line would be too long.
 pub fn write_reply(out: &mut Vec<u8>, reply: &Reply) {
-    serde_json::to_writer(&mut *out, reply).expect("a reply has text keys and writes to memory");
+    let start = out.len();
+    serialize(out, reply);
+    let length = out.len() - start;
+    if length > MAX_LINE {
+        out.truncate(start);
+        let message = format!("the answer has {length} bytes, a line at most {MAX_LINE}");
+        serialize(out, &Reply::Error { message });
+    }
     out.push(b'\n');
+}
+
+fn serialize(out: &mut Vec<u8>, reply: &Reply) {
+    serde_json::to_writer(out, reply).expect("a reply has text keys and writes to memory");
 }
 
 #[cfg(test)]
@@ -124,6 +135,17 @@ mod tests {
             };
             assert!(message.contains(words), "{message} does not say {words}");
         }
+    }
+
+    #[test]
+    fn an_answer_longer_than_a_line_is_an_error() {
+        let mut out = b"before".to_vec();
+        let message = "x".repeat(MAX_LINE);
+        write_reply(&mut out, &Reply::Error { message });
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("before{") && text.ends_with("}\n"));
+        assert!(text.len() < 200, "{} bytes", text.len());
+        assert!(text.contains("the answer has"), "{text}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use isopath_api::config::DirectorFile;
 use isopath_speaker::Speaker;
+use isopath_speaker::log::Stderr;
 use tracing::error;
 use tracing_subscriber::EnvFilter;
 
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
+        .with_writer(Stderr::default)
         .init();
     let Command::Run {
         config,

@@ -236,7 +236,7 @@ impl Speaker {
         }
         let now = Instant::now();
         self.bfd.stop(now);
-        self.control.close();
+        drop(self.control);
         info!("speaker stopped");
         Ok(())
     }

@@ -88,7 +88,7 @@ fn a_stale_socket_is_replaced_and_a_file_is_not() {
     let registry = served.poll.registry();
     let control = Control::listen(&stale, registry, Token(9)).unwrap();
     StdUnixStream::connect(&stale).unwrap();
-    control.close();
+    drop(control);
     assert!(!stale.exists());
 
     let file = served.directory.join("precious");

@@ -1,14 +1,18 @@
 //! The speaker's state in the words of the control socket.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use isopath_api::ids::{AreaId, BfdState, NeighborState, RouterId, Vip};
 use isopath_api::speaker::{Announced, Link, Lsa, Neighbor, Owner, Status, Withheld};
-use isopath_ospf::{LinkKind, NeighborView, State};
+use isopath_ospf::{LinkKind, NeighborView, RouterLink, State};
 
 use super::Speaker;
 use crate::wanted::Verdict;
+
+/// The age of an LSA that is on its way out of the database (RFC 2328 §B).
+const MAX_AGE: u16 = 3600;
 
 impl Speaker {
     /// Everything.
@@ -22,7 +26,7 @@ impl Speaker {
                 prefix: vip.0,
                 metric: *cost,
             };
-            let in_lsdb = carried.stubs.contains(&stub);
+            let in_lsdb = carried.stubs.binary_search(&stub).is_ok();
             Some(Announced {
                 vip: *vip,
                 cost: *cost,
@@ -40,11 +44,6 @@ impl Speaker {
                 reason: reason.clone(),
             })
         });
-        let announcers = |vip: &Vip| -> Vec<RouterId> {
-            let routers = self.router.announcers(vip.0).into_iter();
-            routers.map(|id| RouterId(id.0)).collect()
-        };
-        let vips = self.verdicts.keys();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -55,9 +54,31 @@ impl Speaker {
             announced: announced.collect(),
             withheld: withheld.collect(),
             owner: self.wanted.owner(now),
-            announcers: vips.map(|vip| (*vip, announcers(vip))).collect(),
+            announcers: self.announcers(now),
             counters: self.all_counters(),
         }
+    }
+
+    /// Who announces our VIPs, in one pass over the database: a pass for each VIP would take
+    /// long enough with thousands of them to delay a Hello.
+    fn announcers(&self, now: Instant) -> BTreeMap<Vip, Vec<RouterId>> {
+        let vips = self.verdicts.keys();
+        let mut announcers: BTreeMap<Vip, Vec<RouterId>> =
+            vips.map(|vip| (*vip, Vec::new())).collect();
+        for lsa in self.router.lsdb(now).filter(|lsa| lsa.age < MAX_AGE) {
+            let host = |link: &&RouterLink| {
+                link.kind == LinkKind::Stub && link.data == Ipv4Addr::BROADCAST
+            };
+            let router = RouterId(lsa.advertising_router.0);
+            for link in lsa.links.iter().filter(host) {
+                if let Some(routers) = announcers.get_mut(&Vip(link.id))
+                    && routers.last() != Some(&router)
+                {
+                    routers.push(router);
+                }
+            }
+        }
+        announcers
     }
 
     /// The neighbours, by interface and router id.
@@ -101,7 +122,7 @@ impl Speaker {
 
     /// The link-state database, in the core's order.
     pub(super) fn lsas(&self, now: Instant) -> Vec<Lsa> {
-        let link = |link: &isopath_ospf::RouterLink| Link {
+        let link = |link: &RouterLink| Link {
             link_type: match link.kind {
                 LinkKind::PointToPoint => 1,
                 LinkKind::Transit => 2,
@@ -130,17 +151,18 @@ impl Speaker {
     fn all_counters(&self) -> BTreeMap<String, u64> {
         let own = self.counters.iter();
         let own = own.map(|(name, count)| ((*name).to_owned(), *count));
-        let lateness = [
+        let process = [
             ("hello_late_max_us", self.hello_lateness.max_micros()),
             ("bfd_late_max_us", self.bfd.lateness.max_micros()),
+            ("log_lines_dropped", crate::log::dropped()),
         ];
-        let lateness = lateness.map(|(name, micros)| (name.to_owned(), micros));
+        let process = process.map(|(name, value)| (name.to_owned(), value));
         self.router
             .counters()
             .iter()
             .chain(self.bfd.counters())
             .chain(own)
-            .chain(lateness)
+            .chain(process)
             .collect()
     }
 }
