@@ -71,7 +71,7 @@ fn check() -> CheckSpec {
         host: None,
         status: None,
         verify: false,
-        interval: timeout * 2,
+        interval: timeout.max(Duration::from_secs(1)),
         timeout,
         rise: 2,
         fall: 2,

@@ -330,20 +330,37 @@ dead_interval = \"{dead}s\"
         }
     }
 
-    /// Connections that its kernel's IPVS has scheduled since the services were made.
+    /// Connections that its kernel's IPVS has scheduled since the namespace was made, by the
+    /// kernel's own account.
     ///
     /// # Errors
-    /// The agent does not answer, or has no IPVS.
+    /// The kernel has no IPVS.
     pub fn scheduled(&self) -> Result<u64> {
-        let mut sum = 0;
-        for service in self.agent_status()?.services {
-            let stats = service.stats;
-            sum += stats
-                .with_context(|| format!("{} has no IPVS", self.name))?
-                .connections;
-        }
-        Ok(sum)
+        // `/proc/net` would be that of the main thread, which is outside.
+        // The counts of each processor are the live ones: all others are brought up to date by
+        // the kernel's estimator, every 2 s.
+        let path = "/proc/thread-self/net/ip_vs_stats_percpu";
+        let text = self.namespace.enter(|| fs::read_to_string(path))?;
+        let text = text.with_context(|| format!("reading {path} of {}", self.name))?;
+        parse_scheduled(&text).with_context(|| format!("no count of connections in {text:?}"))
     }
+}
+
+/// The sum of the second column over the lines that start with a processor's number, up to the
+/// line of their total, which starts with `~`; all numbers are hexadecimal.
+fn parse_scheduled(stats: &str) -> Option<u64> {
+    let number = |column: Option<&str>| u64::from_str_radix(column?, 16).ok();
+    let mut sum = None;
+    for line in stats
+        .lines()
+        .take_while(|line| !line.trim_start().starts_with('~'))
+    {
+        let mut columns = line.split_whitespace();
+        if number(columns.next()).is_some() {
+            sum = Some(sum.unwrap_or(0) + number(columns.next())?);
+        }
+    }
+    sum
 }
 
 /// One request and its answer on a daemon's socket: a JSON object a line, both ways.
@@ -361,4 +378,22 @@ fn ask<Q: Serialize, A: DeserializeOwned>(socket: &Path, request: &Q) -> Result<
         serde_json::from_str(&answer).with_context(|| format!("reading the answer {answer:?}"))
     };
     ask().with_context(|| format!("asking {}", socket.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_counts_of_connections_are_added_up() {
+        let stats = "       Total Incoming Outgoing         Incoming         Outgoing\n\
+            CPU    Conns  Packets  Packets            Bytes            Bytes\n\
+            \x20 0       1A       F0        0             3E80                0\n\
+            \x20 A        2       10        0              3E8                0\n\
+            \x20 ~       10       80        0             2000                0\n\n\
+            \x20    Conns/s   Pkts/s   Pkts/s          Bytes/s          Bytes/s\n\
+            \x20          5        6        0                7                0\n";
+        assert_eq!(parse_scheduled(stats), Some(28));
+        assert_eq!(parse_scheduled("no processors\n"), None);
+    }
 }

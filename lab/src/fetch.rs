@@ -61,13 +61,14 @@ pub struct Load {
 }
 
 impl Load {
-    /// Eight connections at a time, as fast as they go.
+    /// Eight connections at a time, with a short pause that leaves the processor to those who
+    /// are to carry them.
     pub fn new(address: impl Into<SocketAddr>) -> Self {
         Self {
             address: address.into(),
             path: "/".to_owned(),
             at_once: 8,
-            pause: Duration::ZERO,
+            pause: Duration::from_millis(10),
             timeout: Duration::from_secs(5),
         }
     }

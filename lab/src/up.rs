@@ -118,7 +118,7 @@ fn up_here(options: Options) -> Result<u8> {
 /// Sends requests from the client to the VIP and says who carried them.
 ///
 /// # Errors
-/// An agent does not tell its kernel's counters.
+/// A director's kernel has no IPVS.
 pub fn measure_spread(lab: &Lab, requests: usize) -> Result<Spread> {
     let counters = || {
         lab.directors

@@ -101,6 +101,26 @@ fn all_are_used(lab: &Lab) -> Result<()> {
             "{director} scheduled none of {REQUESTS} requests"
         );
     }
+    agents_count_the_same(lab)
+}
+
+/// What the agents report of IPVS is what the kernels themselves have counted.
+fn agents_count_the_same(lab: &Lab) -> Result<()> {
+    for director in &lab.directors {
+        let kernel = director.scheduled()?;
+        let what = format!(
+            "the agent of {} to report {kernel} connections",
+            director.name
+        );
+        wait::until(what, SOON, || {
+            let services = director.agent_status()?.services;
+            let stats = services.iter().filter_map(|service| service.stats);
+            let reported: u64 = stats.map(|stats| stats.connections).sum();
+            Ok(Probe::when(reported == kernel, (), || {
+                format!("{reported}")
+            }))
+        })?;
+    }
     Ok(())
 }
 
@@ -111,13 +131,7 @@ fn phase(
     happen: impl FnOnce(&mut Lab) -> Result<()>,
 ) -> Result<Phase> {
     let before = lab.switch.fib(VIP)?;
-    // A pause between requests leaves the processor to those that are to react.
-    let pause = Duration::from_millis(20);
-    let load = Load {
-        pause,
-        ..Load::new((VIP.0, 80))
-    }
-    .start(&lab.client);
+    let load = Load::new((VIP.0, 80)).start(&lab.client);
     let started = Instant::now();
     let happened = happen(lab);
     let took = started.elapsed();
