@@ -1,7 +1,7 @@
 //! The link to the controller.
 //!
-//! Two tasks share one HTTP client: [`stream`] keeps a stream of the desired state open,
-//! [`report`] posts what this director observes. Neither is needed for the director to go on:
+//! Two tasks share one HTTP client: `stream.rs` keeps a stream of the desired state open,
+//! `report.rs` posts what this director observes. Neither is needed for the director to go on:
 //! what was accepted last is on disk and in force.
 
 mod report;

@@ -407,6 +407,33 @@ async fn without_a_token_nothing_is_sent_and_the_file_is_named() {
     bench.problem("cannot read the token from").await;
 }
 
+#[tokio::test]
+async fn a_controller_over_tls_is_verified() {
+    let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der());
+    let config = rustls::ServerConfig::builder_with_provider(tls::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key.unwrap())
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let serving = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        acceptor.accept(stream).await.err()
+    });
+    let request = client(&url).unwrap().get(&url).send();
+    let error = timeout(DEADLINE, request).await.unwrap().unwrap_err();
+    let text = crate::causes(&error);
+    assert!(text.contains("invalid peer certificate"), "{text}");
+    assert!(
+        serving.await.unwrap().is_some(),
+        "the handshake was completed"
+    );
+}
+
 #[test]
 fn delays_are_spread_over_a_bound_that_doubles() {
     let delay = |attempt, random| retry_delay(attempt, random).as_secs_f64();
