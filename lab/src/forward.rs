@@ -13,21 +13,17 @@ use crate::netns::Namespace;
 /// More connections than the few browsers of a lab open.
 const MOST: usize = 128;
 
-/// Forwards connections made to `listen` to `target` in the namespace, until the process ends.
-/// Returns the address it listens on.
+/// Listens for [`forward`].
 ///
 /// # Errors
 /// Nothing can listen there.
-pub fn forward(
-    listen: SocketAddr,
-    namespace: &Namespace,
-    target: SocketAddr,
-) -> Result<SocketAddr> {
-    let listener = TcpListener::bind(listen)
-        .with_context(|| format!("listening on {listen}; is another lab or program there?"))?;
-    let address = listener
-        .local_addr()
-        .context("asking for the own address")?;
+pub fn listen(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .with_context(|| format!("listening on {address}; is another lab or program there?"))
+}
+
+/// Forwards connections to `target` in the namespace, until the process ends.
+pub fn forward(listener: TcpListener, namespace: &Namespace, target: SocketAddr) {
     let namespace = namespace.clone();
     let open = Arc::new(AtomicUsize::new(0));
     std::thread::spawn(move || {
@@ -35,7 +31,9 @@ pub fn forward(
             let client = match client {
                 Ok(client) => client,
                 Err(error) => {
-                    eprintln!("isopath-lab: accepting a connection on {address}: {error}");
+                    eprintln!("isopath-lab: accepting a connection: {error}");
+                    // Such as too many open files: the next try would fail at once, too.
+                    std::thread::sleep(Duration::from_millis(100));
                     continue;
                 }
             };
@@ -52,7 +50,6 @@ pub fn forward(
             });
         }
     });
-    Ok(address)
 }
 
 /// Carries bytes both ways until both sides are done.

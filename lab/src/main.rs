@@ -102,12 +102,12 @@ struct Up {
     /// Where the dashboard answers.
     #[arg(long, env = "LISTEN", default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080))]
     listen: SocketAddr,
-    /// The dashboard's URL as people reach it; made from `--listen` when absent.
-    #[arg(long)]
-    url: Option<String>,
     /// Run on this kernel, never in a virtual machine.
     #[arg(long)]
     direct: bool,
+    /// This is the inside of a virtual machine whose host leads this URL to the dashboard.
+    #[arg(long, hide = true)]
+    guest_of: Option<String>,
     /// Do without IPVS: routes, checks and drains, and no traffic.
     #[arg(long)]
     no_ipvs: bool,
@@ -137,8 +137,9 @@ impl Up {
                 ..self.cluster.spec(&self.name)
             },
             listen: self.listen,
+            guest: self.guest_of.is_some(),
             url: self
-                .url
+                .guest_of
                 .unwrap_or_else(|| format!("http://{}", self.listen)),
             direct: self.direct,
         }

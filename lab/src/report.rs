@@ -4,8 +4,10 @@ use std::fmt::Display;
 use std::io::Write as _;
 
 use anyhow::{Context, Result};
+use isopath_api::config::Dataplane;
 use serde::Serialize;
 
+use crate::binaries;
 use crate::measure::{Drains, Times, Width};
 use crate::plan;
 use crate::topology::Lab;
@@ -28,8 +30,10 @@ pub(crate) fn cluster(lab: &Lab, url: &str, spread: Option<&Spread>) -> Result<(
         access.user, access.password
     ));
     say(format_args!(
-        "Command     ISOPATH_URL={url} ISOPATH_TOKEN={} isopath status",
-        access.operator_token
+        "Command     ISOPATH_URL={url} ISOPATH_TOKEN={} {} status",
+        access.operator_token,
+        binaries::find("isopath")
+            .map_or_else(|_| "isopath".into(), |path| path.display().to_string())
     ));
     say(format_args!(
         "Next hops   {} to {}, in the FIB of the switch's kernel:",
@@ -41,14 +45,19 @@ pub(crate) fn cluster(lab: &Lab, url: &str, spread: Option<&Spread>) -> Result<(
         Some(spread) => tell_spread(spread),
         None => say("Requests    none sent: no IPVS here (data plane \"none\")"),
     }
-    say(format_args!(
-        "In the lab  ip netns exec {} curl http://{}/",
-        lab.client.name(),
-        plan::VIP
-    ));
-    say(format_args!("Logs        {}", lab.directory().display()));
-    say("Ctrl-C ends the lab and removes all of it.");
     Ok(())
+}
+
+/// How to look into a lab whose namespaces and files are on this machine.
+pub(crate) fn inside(lab: &Lab) {
+    if lab.spec.dataplane == Dataplane::Ipvs {
+        let client = lab.client.name();
+        say(format_args!(
+            "A request   ip netns exec {client} curl http://{}/",
+            plan::VIP
+        ));
+    }
+    say(format_args!("Logs        {}", lab.directory().display()));
 }
 
 fn tell_spread(spread: &Spread) {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use isopath_api::config::Dataplane;
 
 use crate::fetch::{Load, Tally};
-use crate::forward::forward;
+use crate::forward;
 use crate::plan;
 use crate::report::{self, say};
 use crate::topology::{Lab, Spec};
@@ -28,6 +28,8 @@ pub struct Options {
     pub url: String,
     /// Never to use a virtual machine.
     pub direct: bool,
+    /// This is the inside of a virtual machine: people reach the dashboard and nothing else.
+    pub guest: bool,
 }
 
 /// What became of the requests, by who carried them.
@@ -73,7 +75,7 @@ fn up_in_machine(options: &Options) -> Result<u8> {
         &format!("--directors={directors}"),
         &format!("--real-servers={real_servers}"),
         &format!("--listen={}:{guest_port}", vm::GUEST_ADDRESS),
-        &format!("--url={}", options.url),
+        &format!("--guest-of={}", options.url),
     ];
     let spec = VmSpec {
         command: command.map(str::to_owned).to_vec(),
@@ -95,15 +97,24 @@ fn up_here(options: Options) -> Result<u8> {
         ));
     };
     let Options {
-        spec, listen, url, ..
+        spec,
+        listen,
+        url,
+        guest,
+        ..
     } = options;
     progress(&format_args!(
         "wiring {} directors, {} real servers, a switch, a client and a controller",
         spec.directors, spec.real_servers
     ));
+    let listener = forward::listen(listen)?;
     let mut lab = Lab::new(spec)?;
     lab.start(1, &mut progress)?;
-    forward(listen, lab.controller.namespace(), plan::CONTROLLER.into())?;
+    forward::forward(
+        listener,
+        lab.controller.namespace(),
+        plan::CONTROLLER.into(),
+    );
     let spread = match lab.spec.dataplane {
         Dataplane::None => None,
         Dataplane::Ipvs => {
@@ -112,6 +123,10 @@ fn up_here(options: Options) -> Result<u8> {
         }
     };
     report::cluster(&lab, &url, spread.as_ref())?;
+    if !guest {
+        report::inside(&lab);
+    }
+    say("Ctrl-C ends the lab and removes all of it.");
     watch(&mut lab)
 }
 
