@@ -9,8 +9,12 @@ use clap::{Parser, Subcommand};
 use isopath_api::config::DirectorFile;
 use isopath_speaker::Speaker;
 use isopath_speaker::log::Stderr;
-use tracing::error;
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing::{error, warn};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// The director's OSPF and BFD speaker.
 #[derive(Debug, Parser)]
@@ -34,12 +38,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(Stderr::default)
-        .init();
+    start_log();
     let Command::Run {
         config,
         wait_for_agent,
@@ -60,6 +59,26 @@ fn main() -> ExitCode {
     match Speaker::start(&file, wait_for_agent).and_then(Speaker::run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error.into()),
+    }
+}
+
+/// Logs to standard error at level info, or as `RUST_LOG` says (`debug`, or by module). The
+/// filter is the small one: the one with regular expressions would double the program.
+fn start_log() {
+    let wanted = std::env::var("RUST_LOG").ok();
+    let parsed = wanted.as_deref().map(str::parse::<Targets>);
+    let filter = match &parsed {
+        Some(Ok(targets)) => targets.clone(),
+        Some(Err(_)) | None => Targets::new().with_default(LevelFilter::INFO),
+    };
+    let format = tracing_subscriber::fmt::layer()
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(Stderr::default);
+    tracing_subscriber::registry()
+        .with(format.with_filter(filter))
+        .init();
+    if let Some(Err(error)) = parsed {
+        warn!(%error, "RUST_LOG is not understood, logging at level info");
     }
 }
 
