@@ -111,7 +111,9 @@ impl Lab {
         let source = self.source()?;
         start_directors(&mut self.directors, &source)?;
         progress(&"waiting for the routes");
-        self.wait_for_full_width()
+        self.wait_for_full_width()?;
+        progress(&"the switch has all routes");
+        Ok(())
     }
 
     /// The part of a director's file that makes it a member of the lab's cluster.

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 use std::time::Duration;
 
@@ -26,6 +27,15 @@ pub const ROOT: &str = "/run/isopath-lab";
 
 /// The registries of this process, for its signal handler.
 static LIVE: Mutex<Vec<Weak<Registry>>> = Mutex::new(Vec::new());
+
+/// Whether a signal is the intended end of this process.
+static INTENDED: AtomicBool = AtomicBool::new(false);
+
+/// From now on a signal ends the process with success: it has done what it was asked for and
+/// only waits for its end.
+pub fn end_with_success() {
+    INTENDED.store(true, Ordering::Relaxed);
+}
 
 /// One lab's record.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -404,7 +414,8 @@ fn clean_on_signals() {
                         eprintln!("isopath-lab: {error:#}");
                     }
                 }
-                std::process::exit(128 + signal);
+                let intended = INTENDED.load(Ordering::Relaxed);
+                std::process::exit(if intended { 0 } else { 128 + signal });
             }
         });
     });

@@ -244,6 +244,27 @@ impl Lab {
             .chain(directors)
     }
 
+    /// Programs that have ended by themselves: their process ids, what they were, and how they
+    /// ended. Those that a signal's cleaning up ends are not among them: this waits for it.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn ended(&mut self) -> Result<Vec<(u32, String)>> {
+        let registry = self.registry.clone();
+        registry.while_locked(|| {
+            let mut ended = Vec::new();
+            for process in self.processes() {
+                if let Some(status) = process.exit_status()? {
+                    ended.push((
+                        process.pid(),
+                        format!("{} ended with {status}", process.what()),
+                    ));
+                }
+            }
+            Ok(ended)
+        })
+    }
+
     /// The switch's next hops when exactly these directors announce, counted from 1.
     pub fn next_hops(&self, directors: impl IntoIterator<Item = u8>) -> BTreeSet<Ipv4Addr> {
         let hop = |n| plan::uplink(self.spec.network, n).director;

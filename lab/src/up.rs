@@ -10,6 +10,7 @@ use isopath_api::config::Dataplane;
 use crate::fetch::{Load, Tally};
 use crate::forward;
 use crate::plan;
+use crate::registry;
 use crate::report::{self, say};
 use crate::topology::{Lab, Spec};
 use crate::vm::{self, Forward, VmSpec};
@@ -154,16 +155,15 @@ pub fn measure_spread(lab: &Lab, requests: usize) -> Result<Spread> {
     Ok(Spread { tally, directors })
 }
 
-/// Says which daemon has ended, once each; a signal ends the process from elsewhere.
+/// Says which program has ended, once each; a signal ends the process from elsewhere.
 fn watch(lab: &mut Lab) -> Result<u8> {
-    let mut ended = Vec::new();
+    registry::end_with_success();
+    let mut told = Vec::new();
     loop {
-        for process in lab.processes() {
-            if let Some(status) = process.exit_status()?
-                && !ended.contains(&process.pid())
-            {
-                ended.push(process.pid());
-                say(format_args!("{} ended with {status}", process.what()));
+        for (pid, what) in lab.ended()? {
+            if !told.contains(&pid) {
+                told.push(pid);
+                say(what);
             }
         }
         std::thread::sleep(Duration::from_secs(1));

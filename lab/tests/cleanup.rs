@@ -1,13 +1,14 @@
 //! A lab leaves nothing behind, however it ends.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use isopath_lab::registry;
 use isopath_lab::topology::{Lab, Spec};
 use isopath_lab::wait::{self, Probe};
+use isopath_lab::{forward, http, registry};
 use rustix::process::{Pid, Signal, kill_process};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -53,6 +54,26 @@ fn a_dropped_lab_is_gone() -> Result<()> {
         ensure!(
             !Path::new(&format!("/proc/{pid}")).exists(),
             "process {pid} still runs"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_door_leads_from_the_machine_into_a_namespace() -> Result<()> {
+    let Some(spec) = Spec::for_test("door") else {
+        return Ok(());
+    };
+    let lab = small(spec)?;
+    let listener = forward::listen((Ipv4Addr::LOCALHOST, 0).into())?;
+    let door = listener.local_addr()?;
+    let server = &lab.real_servers[0];
+    forward::forward(listener, &lab.client, (server.address(), 80).into());
+    for _ in 0..3 {
+        let answer = http::get(door, "/")?;
+        ensure!(
+            answer.body.trim() == server.name(),
+            "through the door came {answer:?}"
         );
     }
     Ok(())
