@@ -62,7 +62,12 @@ impl Owner {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The second field is the program's name in parentheses, and may hold anything.
         let (_, fields) = stat.rsplit_once(") ")?;
-        let start_time = fields.split(' ').nth(19)?.parse().ok()?;
+        let mut fields = fields.split(' ');
+        // A zombie has ended, whoever may have forgotten to wait for it.
+        if fields.next()? == "Z" {
+            return None;
+        }
+        let start_time = fields.nth(18)?.parse().ok()?;
         Some(Self { pid, start_time })
     }
 
@@ -307,10 +312,12 @@ pub fn take_down(name: &str) -> Result<bool> {
             },
         )?;
     }
+    let alone = alone()?;
     if let Some(record) = read(&record_path(name))? {
         clean(name, &record)?;
-        remove_root()?;
     }
+    drop(alone);
+    remove_root()?;
     Ok(true)
 }
 
