@@ -2,7 +2,7 @@
 //!
 //! The machine boots Debian's stock kernel over the host's own files: every program, path and
 //! library is the host's, seen read-only with scratch layers on top, so that nothing needs to be
-//! copied in. [`prepare`] gets what that takes, once; [`run`] boots the machine, runs one command
+//! copied in. `prepare` gets what that takes, once; [`run`] boots the machine, runs one command
 //! as root in it, passes its output and exit status on, and ends the machine on every path.
 
 mod guest;

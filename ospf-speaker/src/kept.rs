@@ -4,7 +4,7 @@
 //! a crash goes above the copy that the area still holds. The BFD discriminators, because some
 //! peers ignore a new one until they have found the old session dead. The operator's overrides.
 //!
-//! Sequence numbers are reserved ahead in blocks, so the file is written every [`BLOCK`]
+//! Sequence numbers are reserved ahead in blocks, so the file is written every `BLOCK`
 //! originations and not at each. It is replaced by a rename without a sync: waiting for a disk
 //! would stop BFD, and losing the file to a power failure costs one exchange more at the start.
 

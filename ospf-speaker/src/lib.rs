@@ -7,7 +7,7 @@
 //! - [`wanted`] decides which VIPs to announce, from the file, the agent and overrides;
 //! - [`kept`] is what outlives the process;
 //! - `link` watches the kernel's interfaces, `ospf_socket` and `bfd` hold the sockets;
-//! - [`control`] and [`line`] are the Unix socket that `isopath_api::speaker` specifies.
+//! - [`control`] and [`mod@line`] are the Unix socket that `isopath_api::speaker` specifies.
 
 mod bfd;
 pub mod control;
