@@ -15,6 +15,7 @@ mod config;
 mod counters;
 mod dbdesc;
 mod election;
+mod explain;
 mod flood;
 mod hello;
 mod ids;

@@ -11,7 +11,7 @@ use crate::interface::Interface;
 use crate::lsdb::Lsdb;
 use crate::neighbor::NeighborEvent;
 use crate::originate::OwnRouterLsa;
-use crate::packet::{ALL_D_ROUTERS, ALL_SPF_ROUTERS, Body, Packet};
+use crate::packet::{ALL_D_ROUTERS, ALL_SPF_ROUTERS, Body, Header, Packet};
 use crate::rng::Rng;
 use crate::shutdown::Stage;
 use crate::timer::{Timer, TimerTable};
@@ -35,13 +35,13 @@ pub struct Router {
     pub(crate) counters: Counters,
     pub(crate) transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
-    reported_drops: BTreeMap<(InterfaceId, Drop), Instant>,
+    reported_drops: BTreeMap<(InterfaceId, Dropped), Instant>,
     /// The latest time of any input.
     latest: Instant,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Drop {
+enum Dropped {
     Packet(PacketDrop),
     Lsa(LsaDrop),
 }
@@ -222,13 +222,21 @@ impl Router {
             .map_err(plain)?;
         let packet =
             Packet::decode(payload).map_err(|error| (error.reason(), error.to_string()))?;
-        self.check_header(&packet).map_err(plain)?;
+        self.check_header(&packet.header)
+            .map_err(|reason| (reason, self.explain_header(reason, &packet.header)))?;
         let router_id = packet.header.router_id;
         match packet.body {
-            Body::Hello(hello) => self.receive_hello(now, id, source, router_id, &hello),
-            Body::DbDesc(dbdesc) => self
-                .sender(id, source, router_id)
-                .and_then(|from| self.receive_dbdesc(now, from, &dbdesc)),
+            Body::Hello(hello) => {
+                return self
+                    .receive_hello(now, id, source, router_id, &hello)
+                    .map_err(|reason| (reason, self.explain_hello(id, reason, &hello)));
+            }
+            Body::DbDesc(dbdesc) => {
+                return self
+                    .sender(id, source, router_id)
+                    .and_then(|from| self.receive_dbdesc(now, from, &dbdesc))
+                    .map_err(|reason| (reason, self.explain_dbdesc(id, reason, &dbdesc)));
+            }
             Body::Request(keys) => self
                 .sender(id, source, router_id)
                 .and_then(|from| self.receive_request(now, from, &keys)),
@@ -266,14 +274,14 @@ impl Router {
     }
 
     /// The OSPF header's part of §8.2.
-    fn check_header(&self, packet: &Packet) -> Result<(), PacketDrop> {
-        if packet.header.router_id == self.config.router_id {
+    fn check_header(&self, header: &Header) -> Result<(), PacketDrop> {
+        if header.router_id == self.config.router_id {
             return Err(PacketDrop::OwnRouterId);
         }
-        if packet.header.router_id.0.is_unspecified() {
+        if header.router_id.0.is_unspecified() {
             return Err(PacketDrop::ZeroRouterId);
         }
-        if packet.header.area != self.config.area {
+        if header.area != self.config.area {
             return Err(PacketDrop::WrongArea);
         }
         Ok(())
@@ -321,7 +329,7 @@ impl Router {
                 | PacketDrop::ExStart
                 | PacketDrop::Stopped
         );
-        if is_usual || !self.is_reportable(now, interface, Drop::Packet(reason)) {
+        if is_usual || !self.is_reportable(now, interface, Dropped::Packet(reason)) {
             return;
         }
         self.event(if reason == PacketDrop::OwnRouterId {
@@ -342,7 +350,7 @@ impl Router {
     pub(crate) fn discard_lsa(&mut self, now: Instant, from: NeighborId, reason: LsaDrop) {
         self.counters.count_discard(reason);
         let is_usual = matches!(reason, LsaDrop::MinArrival | LsaDrop::Older);
-        if is_usual || !self.is_reportable(now, from.interface, Drop::Lsa(reason)) {
+        if is_usual || !self.is_reportable(now, from.interface, Dropped::Lsa(reason)) {
             return;
         }
         if let Some(router_id) = self.neighbor(from).map(|neighbor| neighbor.router_id) {
@@ -354,7 +362,7 @@ impl Router {
         }
     }
 
-    fn is_reportable(&mut self, now: Instant, interface: InterfaceId, drop: Drop) -> bool {
+    fn is_reportable(&mut self, now: Instant, interface: InterfaceId, drop: Dropped) -> bool {
         let last = self.reported_drops.get(&(interface, drop));
         let due =
             last.is_none_or(|&last| now.saturating_duration_since(last) >= DROP_EVENT_INTERVAL);

@@ -117,6 +117,7 @@ fn hellos_that_disagree_are_dropped_by_reason() {
     let cases = [
         (
             PacketDrop::NetworkMask,
+            "network mask 255.255.0.0 in place of 255.255.255.0",
             crate::packet::Hello {
                 network_mask: Ipv4Addr::new(255, 255, 0, 0),
                 ..good.clone()
@@ -124,6 +125,7 @@ fn hellos_that_disagree_are_dropped_by_reason() {
         ),
         (
             PacketDrop::HelloInterval,
+            "hello interval 10 s in place of 1 s",
             crate::packet::Hello {
                 hello_interval: 10,
                 ..good.clone()
@@ -131,6 +133,7 @@ fn hellos_that_disagree_are_dropped_by_reason() {
         ),
         (
             PacketDrop::DeadInterval,
+            "dead interval 40 s in place of 4 s",
             crate::packet::Hello {
                 dead_interval: 40,
                 ..good.clone()
@@ -138,6 +141,7 @@ fn hellos_that_disagree_are_dropped_by_reason() {
         ),
         (
             PacketDrop::AreaOptions,
+            "Options(0x00) (E 0x02, N 0x08) where we are in a normal area",
             crate::packet::Hello {
                 options: Options::default(),
                 ..good.clone()
@@ -145,15 +149,20 @@ fn hellos_that_disagree_are_dropped_by_reason() {
         ),
         (
             PacketDrop::AreaOptions,
+            "Options(0x0a) (E 0x02, N 0x08) where we are in a normal area",
             crate::packet::Hello {
                 options: Options::E.union(Options::N),
                 ..good
             },
         ),
     ];
-    for (reason, hello) in cases {
+    for (reason, words, hello) in cases {
         let mut bench = Bench::broadcast();
         bench.receive(&peer, Body::Hello(hello));
+        let [Event::PacketDropped { detail, .. }] = &bench.events[..] else {
+            panic!("not one drop but {:?}", bench.events);
+        };
+        assert_eq!(detail, words);
         assert_eq!(bench.router.counters().dropped(reason), 1, "{reason}");
         assert_eq!(bench.state(&peer), None, "{reason}");
     }
