@@ -252,31 +252,31 @@ fn command(spec: &VmSpec, image: &Image, accelerator: Accelerator, run: &Path) -
     command
 }
 
-/// Keeps what comes before the guest is up, then passes all on.
+/// Keeps what comes before the guest is up, then passes all on. It reads to the end in any case,
+/// or the guest would hang on a full pipe.
 fn pass_output(output: impl Read, events: &SyncSender<Event>, noise: &Mutex<Vec<String>>) {
     let mut output = BufReader::new(output);
     let mut line = Vec::new();
     let mut up = false;
+    let mut reader_is_gone = false;
     loop {
         line.clear();
         match output.read_until(b'\n', &mut line) {
             Ok(0) => break,
+            Ok(_) if reader_is_gone => {}
             Ok(_) if up => {
                 if let Err(error) = write_now(&mut io::stdout(), &line) {
-                    // Nobody reads any more, such as `head`; the command need not know.
                     eprintln!("isopath-lab: passing the guest's output on: {error}");
-                    break;
+                    reader_is_gone = true;
                 }
             }
             Ok(_) => {
                 let text = String::from_utf8_lossy(&line);
                 up = text.trim() == guest::UP;
-                if up {
-                    if !tell(events, Event::Up) {
-                        return;
-                    }
-                } else {
+                if !up {
                     keep(noise, text.trim_end());
+                } else if !tell(events, Event::Up) {
+                    return;
                 }
             }
             Err(error) => {
