@@ -52,12 +52,12 @@ pub struct BfdTimers {
 }
 
 impl Default for Timers {
-    /// Hellos each second; BFD as fast as the machine can keep.
+    /// Hellos each second, and a BFD that does not take a busy machine for a dead neighbour.
     fn default() -> Self {
         let (dead, interval) = if slowness() > 1.0 {
-            (10, 500)
+            (20, 1000)
         } else {
-            (4, 100)
+            (4, 300)
         };
         Self {
             hello: Duration::from_secs(1),
