@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// What a small lab with a switch and a real server leaves when it ends like this.
+/// A small lab whose switch and real server run.
 fn small(spec: Spec) -> Result<Lab> {
     let mut lab = Lab::new(Spec {
         directors: 1,

@@ -32,28 +32,42 @@ struct Phase {
 }
 
 #[test]
-fn requests_go_through_every_director_and_survive_what_can_be_survived() -> Result<()> {
+fn requests_go_through_every_director_and_survive_what_can_be_survived_on_frr() -> Result<()> {
+    on(SwitchKind::Frr)
+}
+
+#[test]
+fn requests_go_through_every_director_and_survive_what_can_be_survived_on_bird() -> Result<()> {
+    on(SwitchKind::Bird)
+}
+
+fn on(switch: SwitchKind) -> Result<()> {
+    let name = format!("e2e-{switch}");
     if std::env::var_os("ISOPATH_TEST_IPVS").is_none() {
-        say(
-            "SKIPPED: the IPVS end-to-end test: ISOPATH_TEST_IPVS is not set (make test-ipvs sets it)",
-        );
+        say(format_args!(
+            "SKIPPED: {name}: ISOPATH_TEST_IPVS is not set, which make test-ipvs sets"
+        ));
         return Ok(());
     }
-    let Some(spec) = Spec::for_test("e2e") else {
+    let Some(spec) = Spec::for_test(&name) else {
         return Ok(());
     };
-    let spec = Spec {
-        dataplane: Dataplane::Ipvs,
-        switch: SwitchKind::Frr,
-        ..spec
-    };
-    Lab::with(spec, all_phases)
+    let dataplane = Dataplane::Ipvs;
+    Lab::with(
+        Spec {
+            dataplane,
+            switch,
+            ..spec
+        },
+        all_phases,
+    )
 }
 
 fn all_phases(lab: &mut Lab) -> Result<()> {
     let started = Instant::now();
     lab.start(1, &mut |step| say(format_args!("e2e: {step}")))?;
-    say(format_args!("e2e: up after {:.0?}", started.elapsed()));
+    let (kind, up) = (lab.switch.kind(), started.elapsed());
+    say(format_args!("e2e: {kind} up after {up:.0?}"));
     all_are_used(lab)?;
     let phases = [
         real_server_killed(lab)?,
