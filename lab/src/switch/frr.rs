@@ -38,10 +38,12 @@ pub(super) fn start(
     }
     let mut processes = vec![daemon(namespace, directory, "zebra", &zebra_conf())?];
     let socket = run.join("zserv.api");
-    // ospfd of FRR 8.4 writes this file beside its instance's directory, not into it.
-    let restart_state = Path::new("/var/run/frr/ospfd-gr.json");
-    if !restart_state.exists() {
-        namespace.registry().add_path(restart_state)?;
+    // ospfd of FRR 8.4 writes this file beside its instance's directory, not into it. Labs make
+    // no use of it, but it stays where an ospfd of the machine's own has it, too.
+    if !Path::new("/var/run/frr/ospfd.pid").exists() {
+        namespace
+            .registry()
+            .add_path(Path::new("/var/run/frr/ospfd-gr.json"))?;
     }
     wait::until("zebra's socket", Duration::from_secs(10), || {
         processes[0].expect_running()?;
