@@ -59,7 +59,7 @@ test-build:
 	$(CARGO) build --locked --release --workspace --bins --test '*'
 
 test-lab: test-build ## the programs from outside, and clusters against FRR and BIRD, as root
-	$(CARGO) test --locked --release --workspace --test '*' -- --test-threads=1
+	$(CARGO) test --locked --release --workspace --test '*' -- --test-threads=4
 
 test-ipvs: test-build ## what needs IPVS, on this kernel or in a virtual machine
 	scripts/test-ipvs
