@@ -50,7 +50,7 @@ test: ## everything: units, namespaces, IPVS, browser, and that nothing is left 
 	@$(MAKE) --no-print-directory test-unit test-build test-lab test-ipvs test-browser test-leftovers
 
 test-unit: ## the unit tests, and the cores on a virtual clock
-	$(CARGO) test --locked --workspace --lib --bins
+	$(CARGO) test --locked --workspace --no-fail-fast --lib --bins
 	$(CARGO) test --locked --workspace --doc
 
 # The programs and all that tests them from outside, in one go: cargo picks the dependencies'

@@ -265,6 +265,10 @@ fn agent_and_speaker_killed(lab: &mut Lab) -> Result<()> {
     lab.directors[1].start_speaker()?;
     lab.directors[2].start_speaker()?;
     lab.directors[2].start_agent()?;
+    // With the adjacency the switch has d3's next hop from the LSA of before the crash, for a
+    // moment, until the speaker has replaced it; that is not the return that is waited for.
+    wait_for_owner(&mut lab.directors[1])?;
+    wait_for_owner(&mut lab.directors[2])?;
     wait_for_hops(lab, &[1, 2, 3, 4]).context("with all of them started again")
 }
 
