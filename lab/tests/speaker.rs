@@ -45,22 +45,16 @@ struct Case {
     network: NetworkType,
     /// From a request to the FIB with a quiet LSA: BIRD computes routes once a second.
     change: Duration,
-    /// From SIGKILL to the FIB, detection (300 ms) included.
+    /// From BFD's detection of a dead speaker to the FIB.
     crash: Duration,
 }
 
 impl Case {
     fn new(name: &'static str, switch: SwitchKind, network: NetworkType) -> Self {
-        let (change, crash) = match switch {
-            SwitchKind::Frr => (Duration::from_millis(200), Duration::from_millis(500)),
-            SwitchKind::Bird => (Duration::from_millis(1200), Duration::from_millis(1500)),
-        };
         Self {
             name,
             switch,
             network,
-            change: scaled(change),
-            crash: scaled(crash),
         }
     }
 }
@@ -324,14 +318,8 @@ fn owner_announces_and_withdraws(case: &Case, lab: &Lab) -> Result<()> {
     }
     say(case, "withdraw to FIB", &withdraws);
     say(case, "announce to FIB", &announces);
-    for times in [&mut withdraws, &mut announces] {
-        times.sort();
-        let median = times[ROUNDS / 2];
-        ensure!(
-            median <= case.change,
-            "the median of {times:?} is above {:?}",
-            case.change
-        );
+    for took in withdraws.iter().chain(&announces) {
+        ensure!(*took <= scaled(CHANGE), "a change took {took:?}");
     }
 
     // Two changes in a row: the second waits for the switch's MinLSArrival and is not lost.
@@ -342,7 +330,7 @@ fn owner_announces_and_withdraws(case: &Case, lab: &Lab) -> Result<()> {
     owner.expect_ok(Some(1))?;
     let took = hops_at(&mut monitor, &both, start)?;
     say(case, "announce at once after a withdraw, to FIB", took);
-    let bound = scaled(Duration::from_millis(1100)) + case.change;
+    let bound = scaled(Duration::from_millis(1100) + CHANGE);
     ensure!(took <= bound, "{took:?} is above {bound:?}");
     Ok(())
 }
@@ -368,7 +356,7 @@ fn owner_that_goes_is_held(case: &Case, lab: &Lab) -> Result<()> {
     say(case, "owner gone to withdrawn, hold of 3 s", took);
     let hold = scaled(HOLD);
     ensure!(
-        (hold - hold / 10..=hold + case.change).contains(&took),
+        (hold - hold / 10..=hold + scaled(CHANGE)).contains(&took),
         "withdrawn after {took:?} with a hold of {hold:?}"
     );
     let status = director.speaker_status()?;
@@ -392,13 +380,15 @@ fn owner_that_goes_is_held(case: &Case, lab: &Lab) -> Result<()> {
 fn crash_and_restart(case: &Case, lab: &mut Lab) -> Result<()> {
     let (both, other) = (lab.all_next_hops(), lab.next_hops([2]));
     lab.switch.wait_for_fib(VIP, &both, LIMIT)?;
+    let bfd = lab.spec.timers.bfd.context("a crash is found by BFD")?;
+    let bound = bfd.interval * u32::from(bfd.multiplier) + case.crash;
     let mut monitor = lab.switch.monitor()?;
     let speaker = lab.directors[0].take_speaker()?;
     let start = Instant::now();
     speaker.crash()?;
     let took = hops_at(&mut monitor, &other, start)?;
     say(case, "SIGKILL to FIB", took);
-    ensure!(took <= case.crash, "{took:?} is above {:?}", case.crash);
+    ensure!(took <= bound, "{took:?} is above {bound:?}");
 
     monitor
         .expect_quiet(VIP.0, scaled(Duration::from_millis(500)))
@@ -485,12 +475,11 @@ fn planned_stop(case: &Case, lab: &mut Lab) -> Result<()> {
         withdrawn < stopped,
         "the speaker left before the switch had let go"
     );
-    ensure!(withdrawn <= case.change, "withdrawn after {withdrawn:?}");
-    ensure!(!socket.exists(), "{} is left", socket.display());
     ensure!(
-        slowness() > 1.0 || stopped < Duration::from_secs(5),
-        "it took {stopped:?}"
+        withdrawn <= scaled(CHANGE),
+        "withdrawn after {withdrawn:?}"
     );
+    ensure!(!socket.exists(), "{} is left", socket.display());
 
     let gone = lab.directors[0].router_id;
     wait::until("the switch to forget the neighbour", LIMIT, || {
