@@ -21,7 +21,7 @@ use isopath_lab::plan::VIP;
 use isopath_lab::route_monitor::RouteMonitor;
 use isopath_lab::switch::SwitchKind;
 use isopath_lab::topology::{Lab, Spec};
-use isopath_lab::wait::{self, Probe, scaled, slowness};
+use isopath_lab::wait::{self, Probe, scaled};
 
 /// How long anything may take before the test fails.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -38,15 +38,19 @@ const FLAP_WATCH: Duration = Duration::from_secs(10);
 /// Announcements and withdrawals that are timed.
 const ROUNDS: usize = 5;
 
-/// A switch and a network, with the bounds that hold there.
+/// How long a change may take to the FIB. It is no measure of speed, which is printed and not
+/// judged here: it lies below the 5 s that FRR and BIRD take where a mechanism is at work that
+/// should not be (their MinLSInterval and retransmission), far above what a busy machine costs.
+const CHANGE: Duration = Duration::from_secs(3);
+
+/// How long a crash may take to the FIB: below RouterDeadInterval (4 s), so that it was BFD.
+const CRASH: Duration = Duration::from_secs(3);
+
+/// A switch and a network.
 struct Case {
     name: &'static str,
     switch: SwitchKind,
     network: NetworkType,
-    /// From a request to the FIB with a quiet LSA: BIRD computes routes once a second.
-    change: Duration,
-    /// From BFD's detection of a dead speaker to the FIB.
-    crash: Duration,
 }
 
 impl Case {
@@ -380,15 +384,17 @@ fn owner_that_goes_is_held(case: &Case, lab: &Lab) -> Result<()> {
 fn crash_and_restart(case: &Case, lab: &mut Lab) -> Result<()> {
     let (both, other) = (lab.all_next_hops(), lab.next_hops([2]));
     lab.switch.wait_for_fib(VIP, &both, LIMIT)?;
-    let bfd = lab.spec.timers.bfd.context("a crash is found by BFD")?;
-    let bound = bfd.interval * u32::from(bfd.multiplier) + case.crash;
+    ensure!(
+        lab.spec.timers.bfd.is_some() && lab.spec.timers.dead > CRASH,
+        "nothing would tell BFD from the dead interval"
+    );
     let mut monitor = lab.switch.monitor()?;
     let speaker = lab.directors[0].take_speaker()?;
     let start = Instant::now();
     speaker.crash()?;
     let took = hops_at(&mut monitor, &other, start)?;
     say(case, "SIGKILL to FIB", took);
-    ensure!(took <= bound, "{took:?} is above {bound:?}");
+    ensure!(took <= scaled(CRASH), "{took:?}: that was not BFD");
 
     monitor
         .expect_quiet(VIP.0, scaled(Duration::from_millis(500)))
@@ -475,10 +481,7 @@ fn planned_stop(case: &Case, lab: &mut Lab) -> Result<()> {
         withdrawn < stopped,
         "the speaker left before the switch had let go"
     );
-    ensure!(
-        withdrawn <= scaled(CHANGE),
-        "withdrawn after {withdrawn:?}"
-    );
+    ensure!(withdrawn <= scaled(CHANGE), "withdrawn after {withdrawn:?}");
     ensure!(!socket.exists(), "{} is left", socket.display());
 
     let gone = lab.directors[0].router_id;
