@@ -6,6 +6,7 @@
 mod ack;
 mod dbdesc;
 mod error;
+mod external_lsa;
 mod header;
 mod hello;
 mod lsa;
@@ -24,6 +25,7 @@ use std::net::Ipv4Addr;
 pub(crate) use dbdesc::FIXED_LEN as DB_DESC_FIXED_LEN;
 pub use dbdesc::{DbDesc, DbDescFlags};
 pub use error::DecodeError;
+pub use external_lsa::{ExternalKind, ExternalLsa, ExternalMetric};
 pub use header::{HEADER_LEN, Header, PacketType};
 pub use hello::Hello;
 pub use lsa::{
