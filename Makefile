@@ -4,9 +4,12 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 LAB := $(TARGET)/release/isopath-lab
 CARGO := cargo
 
-# The lab and its tests run these binaries; paths are absolute because tests start them from
-# other directories.
+# The lab and its tests run the programs of this directory; the path is absolute because tests
+# start them from other directories. What people run and what is measured is the release build;
+# the tests run what the unit tests have built already, which spares them a second build.
 export ISOPATH_BIN_DIR := $(abspath $(TARGET)/release)
+TEST_TARGETS := test-build test-lab test-ipvs test-browser
+$(TEST_TARGETS): export ISOPATH_BIN_DIR := $(abspath $(TARGET)/debug)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -47,19 +50,19 @@ doc:
 
 test: ## everything: units, namespaces, IPVS, browser, and that nothing is left behind
 	@scripts/setup build lab browser
-	@$(MAKE) --no-print-directory test-unit test-build test-lab test-ipvs test-browser test-leftovers
+	@$(MAKE) --no-print-directory test-build test-unit test-lab test-ipvs test-browser test-leftovers
 
-test-unit: ## the unit tests, and the cores on a virtual clock
+test-unit: test-build ## the unit tests, and the cores on a virtual clock
 	$(CARGO) test --locked --workspace --no-fail-fast --lib --bins
 	$(CARGO) test --locked --workspace --doc
 
-# The programs and all that tests them from outside, in one go: cargo picks the dependencies'
-# features by what it is asked to build, and would otherwise build most of them twice.
+# The programs and all that tests them, from inside and outside, in one go: cargo picks the
+# dependencies' features by what it is asked to build, and would otherwise build most of them twice.
 test-build:
-	$(CARGO) build --locked --release --workspace --bins --test '*'
+	$(CARGO) build --locked --workspace --all-targets
 
 test-lab: test-build ## the programs from outside, and clusters against FRR and BIRD, as root
-	$(CARGO) test --locked --release --workspace --test '*' -- --test-threads=4
+	$(CARGO) test --locked --workspace --test '*' -- --test-threads=4
 
 test-ipvs: test-build ## what needs IPVS, on this kernel or in a virtual machine
 	scripts/test-ipvs
