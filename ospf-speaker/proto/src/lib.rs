@@ -30,6 +30,7 @@ mod rng;
 mod router;
 mod send;
 mod shutdown;
+pub mod spf;
 #[cfg(test)]
 mod tests;
 mod timer;

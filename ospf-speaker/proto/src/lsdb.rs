@@ -76,6 +76,11 @@ impl Entry {
         self.lsa.body()
     }
 
+    /// The instance, at the age that it came with.
+    pub(crate) fn lsa(&self) -> &Lsa {
+        &self.lsa
+    }
+
     pub(crate) fn wire_len(&self) -> usize {
         self.lsa.wire_len()
     }
@@ -125,6 +130,8 @@ pub(crate) struct Lsdb {
     bytes: usize,
     /// Those at MaxAge, which are on their way out (§14).
     leaving: BTreeSet<DbKey>,
+    /// How often what the LSAs say has changed; a refresh says the same.
+    version: u64,
 }
 
 impl Lsdb {
@@ -151,6 +158,7 @@ impl Lsdb {
 
     /// Puts an instance in the place of the present one, if any.
     pub(crate) fn install(&mut self, now: Instant, key: DbKey, lsa: Lsa, via: Via) {
+        let was_leaving = self.leaving.contains(&key);
         if lsa.header().age >= MAX_AGE {
             self.leaving.insert(key);
         } else {
@@ -163,15 +171,28 @@ impl Lsdb {
             via,
             sent: None,
         };
-        if let Some(old) = self.entries.insert(key, entry) {
+        let is_leaving = self.leaving.contains(&key);
+        let old = self.entries.insert(key, entry);
+        let is_refresh = old.is_some_and(|old| {
             self.bytes -= old.wire_len();
+            let new = self.entries.get(&key);
+            new.is_some_and(|new| new.body() == old.body()) && was_leaving == is_leaving
+        });
+        if !is_refresh {
+            self.version += 1;
         }
+    }
+
+    /// Another number after each change of what the LSAs say.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
     }
 
     pub(crate) fn remove(&mut self, key: &DbKey) {
         self.leaving.remove(key);
         if let Some(old) = self.entries.remove(key) {
             self.bytes -= old.wire_len();
+            self.version += 1;
         }
     }
 
@@ -181,6 +202,7 @@ impl Lsdb {
             entry.lsa = entry.lsa.at_age(MAX_AGE);
             entry.sent = None;
             self.leaving.insert(*key);
+            self.version += 1;
         }
     }
 
