@@ -8,8 +8,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use isopath_api::config::NetworkType;
-use isopath_api::ids::{RouterId, Vip};
+use isopath_api::config::{AreaType, NetworkType};
+use isopath_api::ids::{AreaId, RouterId, Vip};
 
 use crate::netns::Namespace;
 use crate::process::Process;
@@ -49,6 +49,49 @@ impl FromStr for SwitchKind {
     }
 }
 
+/// The area that a switch's ports to the directors are in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SwitchArea {
+    /// Its id. The passive networks are in the backbone, whatever it is.
+    pub id: AreaId,
+    /// Its type.
+    pub kind: AreaType,
+}
+
+impl SwitchArea {
+    /// The backbone.
+    pub const BACKBONE: Self = Self {
+        id: AreaId(Ipv4Addr::UNSPECIFIED),
+        kind: AreaType::Normal,
+    };
+}
+
+/// How a switch authenticates OSPF packets on its ports to the directors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SwitchAuth {
+    /// The algorithm.
+    pub algorithm: SwitchAlgorithm,
+    /// The key's id.
+    pub key_id: u8,
+    /// The key: letters and digits, at most 16 for MD5.
+    pub key: String,
+}
+
+/// Cryptographic authentication, RFC 2328 §D.3 and RFC 5709.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SwitchAlgorithm {
+    /// Keyed MD5.
+    Md5,
+    /// HMAC-SHA-1.
+    HmacSha1,
+    /// HMAC-SHA-256.
+    HmacSha256,
+    /// HMAC-SHA-384.
+    HmacSha384,
+    /// HMAC-SHA-512.
+    HmacSha512,
+}
+
 /// What a switch's OSPF is configured from.
 #[derive(Debug, Clone)]
 pub(crate) struct SwitchConfig {
@@ -59,8 +102,19 @@ pub(crate) struct SwitchConfig {
     /// Interfaces whose networks are announced and nothing else.
     pub(crate) passive: Vec<String>,
     pub(crate) network: NetworkType,
+    pub(crate) area: SwitchArea,
+    pub(crate) auth: Option<SwitchAuth>,
     pub(crate) timers: Timers,
     pub(crate) max_paths: u16,
+}
+
+/// A next hop in a switch's FIB.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NextHop {
+    /// The neighbour's address.
+    pub gateway: Ipv4Addr,
+    /// The switch's interface.
+    pub port: String,
 }
 
 /// A neighbour as the switch sees it.
@@ -146,6 +200,15 @@ impl Switch {
         self.processes.drain(..).try_for_each(Process::crash)
     }
 
+    /// Removes the route to the VIP that a killed suite left in the kernel, as a reboot would:
+    /// a route that is seen after this is a new one.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn forget_route(&self, vip: Vip) -> Result<()> {
+        self.namespace.ip([format!("route flush {vip}/32")])
+    }
+
     /// Stops its suite by SIGTERM, in the order opposite to its start, and starts it again.
     ///
     /// # Errors
@@ -157,15 +220,37 @@ impl Switch {
         self.start()
     }
 
-    /// The next hops to the VIP in the FIB of the switch's kernel; none without a route.
+    /// The gateways to the VIP in the FIB of the switch's kernel; none without a route.
     ///
     /// # Errors
     /// The kernel does not say.
     pub fn fib(&self, vip: Vip) -> Result<BTreeSet<Ipv4Addr>> {
+        let hops = self.next_hops(vip)?;
+        Ok(hops.into_iter().map(|hop| hop.gateway).collect())
+    }
+
+    /// The next hops to the VIP in the FIB of the switch's kernel; none without a route. On
+    /// unnumbered links several have one gateway.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn next_hops(&self, vip: Vip) -> Result<BTreeSet<NextHop>> {
         let routes = self
             .namespace
             .ip_json(&["route", "show", &format!("{vip}/32")])?;
         next_hops(&routes).with_context(|| format!("reading the routes to {vip}: {routes}"))
+    }
+
+    /// What the suite says to its configuration when it is asked to check it and do no more:
+    /// the lines it refuses, or nothing when it takes all of them.
+    ///
+    /// # Errors
+    /// The suite is not installed, or the configuration cannot be written.
+    pub fn refusal(&self) -> Result<Option<String>> {
+        match self.config.kind {
+            SwitchKind::Frr => frr::refusal(&self.directory, &self.config),
+            SwitchKind::Bird => bird::refusal(&self.directory, &self.config),
+        }
     }
 
     /// Waits until the FIB has exactly these next hops to the VIP.
@@ -234,8 +319,8 @@ fn neighbors(
     }
 }
 
-/// The gateways in the JSON of `ip route show`, which has one route or none.
-fn next_hops(routes: &serde_json::Value) -> Result<BTreeSet<Ipv4Addr>> {
+/// The next hops in the JSON of `ip route show`, which has one route or none.
+fn next_hops(routes: &serde_json::Value) -> Result<BTreeSet<NextHop>> {
     let mut found = BTreeSet::new();
     for route in routes.as_array().context("not a list")? {
         let several = route["nexthops"].as_array();
@@ -244,11 +329,13 @@ fn next_hops(routes: &serde_json::Value) -> Result<BTreeSet<Ipv4Addr>> {
             let gateway = hop["gateway"]
                 .as_str()
                 .context("a next hop without a gateway")?;
-            found.insert(
-                gateway
+            let port = hop["dev"].as_str().context("a next hop without a device")?;
+            found.insert(NextHop {
+                gateway: gateway
                     .parse()
                     .with_context(|| format!("the gateway {gateway}"))?,
-            );
+                port: port.to_owned(),
+            });
         }
     }
     Ok(found)
@@ -264,19 +351,22 @@ mod tests {
             (r"[]", vec![]),
             (
                 r#"[{"dst":"10.99.0.1","gateway":"10.0.1.2","dev":"d1","protocol":"ospf"}]"#,
-                vec!["10.0.1.2"],
+                vec![("10.0.1.2", "d1")],
             ),
             (
                 r#"[{"dst":"10.99.0.1","nhid":22,"nexthops":[
-                    {"gateway":"10.0.1.2","dev":"d1","weight":1,"flags":[]},
-                    {"gateway":"10.0.2.2","dev":"d2","weight":1,"flags":[]}]}]"#,
-                vec!["10.0.1.2", "10.0.2.2"],
+                    {"gateway":"10.9.0.1","dev":"d1","weight":1,"flags":[]},
+                    {"gateway":"10.9.0.1","dev":"d2","weight":1,"flags":[]}]}]"#,
+                vec![("10.9.0.1", "d1"), ("10.9.0.1", "d2")],
             ),
         ];
         for (text, wanted) in cases {
             let wanted = wanted
                 .iter()
-                .map(|address| address.parse().unwrap())
+                .map(|(gateway, port): &(&str, &str)| NextHop {
+                    gateway: gateway.parse().unwrap(),
+                    port: (*port).to_owned(),
+                })
                 .collect();
             assert_eq!(
                 next_hops(&serde_json::from_str(text).unwrap()).unwrap(),

@@ -28,7 +28,7 @@ use crate::process::Process;
 use crate::real_server::RealServer;
 use crate::registry::Registry;
 use crate::report;
-use crate::switch::{Switch, SwitchConfig, SwitchKind};
+use crate::switch::{Switch, SwitchArea, SwitchConfig, SwitchKind};
 use crate::wait::{scaled, slowness};
 
 /// OSPF's and BFD's times, the same on both sides.
@@ -337,6 +337,8 @@ fn switch_config(spec: &Spec) -> SwitchConfig {
         fabric,
         passive: vec!["client".to_owned(), "servers".to_owned()],
         network: spec.network,
+        area: SwitchArea::BACKBONE,
+        auth: None,
         timers: spec.timers,
         max_paths: spec.max_paths,
     }

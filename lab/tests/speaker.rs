@@ -420,12 +420,10 @@ fn interface_goes_and_comes(case: &Case, lab: &Lab) -> Result<()> {
     let director = &lab.directors[0];
     let (both, other) = (lab.all_next_hops(), lab.next_hops([2]));
     let address = format!("address add {}/24 dev eth1", director.next_hop());
-    let mut ways = vec![("address", "address flush dev eth1", address.as_str())];
-    // On a point-to-point link the switch's port loses its carrier, too. The kernel then takes
-    // it out of its next-hop group, and zebra of FRR 8.4 never puts it back in.
-    if (case.switch, case.network) != (SwitchKind::Frr, NetworkType::PointToPoint) {
-        ways.push(("link", "link set eth1 down", "link set eth1 up"));
-    }
+    let ways = [
+        ("address", "address flush dev eth1", address.as_str()),
+        ("link", "link set eth1 down", "link set eth1 up"),
+    ];
     for (what, take, give) in ways {
         wait_for_status(director, "joined", joined)?;
         lab.switch.wait_for_fib(VIP, &both, LIMIT)?;
@@ -449,6 +447,7 @@ fn interface_goes_and_comes(case: &Case, lab: &Lab) -> Result<()> {
 /// The switch crashes and is back: the same speakers join it again.
 fn switch_restarts(case: &Case, lab: &mut Lab) -> Result<()> {
     lab.switch.crash()?;
+    lab.switch.forget_route(VIP)?;
     for director in &lab.directors {
         wait_for_status(director, "the switch is gone", alone)?;
     }

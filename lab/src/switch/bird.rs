@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use isopath_api::config::NetworkType;
+use isopath_api::config::{AreaType, NetworkType};
 
-use super::{SwitchConfig, SwitchNeighbor};
+use super::{SwitchAlgorithm, SwitchArea, SwitchAuth, SwitchConfig, SwitchNeighbor};
 use crate::netns::{Namespace, checked};
 use crate::process::Process;
 
@@ -19,9 +19,7 @@ pub(super) fn start(
     directory: &Path,
     config: &SwitchConfig,
 ) -> Result<Vec<Process>> {
-    let file = directory.join("bird.conf");
-    let text = conf(directory, config);
-    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+    let file = write_conf(directory, config)?;
     let mut command = Command::new("bird");
     command
         .arg("-f")
@@ -31,6 +29,26 @@ pub(super) fn start(
         .arg(directory.join(SOCKET));
     let log = directory.join("bird.out");
     Ok(vec![Process::spawn(namespace, "BIRD", &log, &mut command)?])
+}
+
+fn write_conf(directory: &Path, config: &SwitchConfig) -> Result<PathBuf> {
+    let file = directory.join("bird.conf");
+    let text = conf(directory, config);
+    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+    Ok(file)
+}
+
+pub(super) fn refusal(directory: &Path, config: &SwitchConfig) -> Result<Option<String>> {
+    let file = write_conf(directory, config)?;
+    let mut check = Command::new("bird");
+    let output = check
+        .arg("-p")
+        .arg("-c")
+        .arg(&file)
+        .output()
+        .context("starting bird")?;
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Ok((!output.status.success()).then_some(said))
 }
 
 fn conf(directory: &Path, config: &SwitchConfig) -> String {
@@ -52,19 +70,21 @@ fn conf(directory: &Path, config: &SwitchConfig) -> String {
         NetworkType::Broadcast => "broadcast",
     };
     let (hello, dead) = (config.timers.hello.as_secs(), config.timers.dead.as_secs());
-    let mut interfaces = String::new();
+    let auth = config.auth.as_ref().map(authentication).unwrap_or_default();
+    let (mut fabric, mut passive) = (String::new(), String::new());
     for name in &config.fabric {
         writeln!(
-            interfaces,
+            fabric,
             "    interface \"{name}\" {{ type {network}; cost 10; priority 10; hello {hello}; \
-             dead {dead}; {bfd}}};"
+             dead {dead}; {bfd}{auth}}};"
         )
         .expect("writing to a string cannot fail");
     }
     for name in &config.passive {
-        writeln!(interfaces, "    interface \"{name}\" {{ stub yes; }};")
+        writeln!(passive, "    interface \"{name}\" {{ stub yes; }};")
             .expect("writing to a string cannot fail");
     }
+    let areas = areas(config.area, &fabric, &passive);
     format!(
         "log \"{log}\" all;
 router id {router_id};
@@ -78,11 +98,40 @@ protocol kernel {{
   merge external yes;
   tick 1;
   ipv4 {{ import all; export none; }};
-  area 0.0.0.0 {{
-{interfaces}  }};
-}}
+{areas}}}
 ",
         log = log.display()
+    )
+}
+
+/// The areas with their interfaces. BIRD takes each area once.
+fn areas(area: SwitchArea, fabric: &str, passive: &str) -> String {
+    let kind = match area.kind {
+        AreaType::Normal => "",
+        AreaType::Stub => "    stub yes;\n",
+        AreaType::Nssa => "    nssa yes;\n",
+    };
+    if area.id == SwitchArea::BACKBONE.id {
+        return format!("  area {} {{\n{kind}{fabric}{passive}  }};\n", area.id);
+    }
+    let backbone = SwitchArea::BACKBONE.id;
+    format!(
+        "  area {} {{\n{kind}{fabric}  }};\n  area {backbone} {{\n{passive}  }};\n",
+        area.id
+    )
+}
+
+fn authentication(auth: &SwitchAuth) -> String {
+    let algorithm = match auth.algorithm {
+        SwitchAlgorithm::Md5 => "keyed md5",
+        SwitchAlgorithm::HmacSha1 => "hmac sha1",
+        SwitchAlgorithm::HmacSha256 => "hmac sha256",
+        SwitchAlgorithm::HmacSha384 => "hmac sha384",
+        SwitchAlgorithm::HmacSha512 => "hmac sha512",
+    };
+    format!(
+        "authentication cryptographic; password \"{}\" {{ id {}; algorithm {algorithm}; }}; ",
+        auth.key, auth.key_id
     )
 }
 

@@ -2,14 +2,15 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use isopath_api::config::NetworkType;
+use anyhow::{Context, Result, bail};
+use isopath_api::config::{AreaType, NetworkType};
 
-use super::{SwitchConfig, SwitchNeighbor};
+use super::{SwitchAlgorithm, SwitchArea, SwitchAuth, SwitchConfig, SwitchNeighbor};
 use crate::netns::{Namespace, checked};
 use crate::process::Process;
 use crate::wait::{self, Probe};
@@ -36,8 +37,16 @@ pub(super) fn start(
                 .arg(owned),
         )?;
     }
-    let mut processes = vec![daemon(namespace, directory, "zebra", &zebra_conf())?];
     let socket = run.join("zserv.api");
+    // A killed zebra leaves its socket, which would be taken for that of the next one.
+    match fs::remove_file(&socket) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("removing {}", socket.display()));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    let zebra = zebra_conf(config);
+    let mut processes = vec![daemon(namespace, directory, "zebra", &zebra)?];
     // ospfd of FRR 8.4 writes this file beside its instance's directory, not into it. Labs make
     // no use of it, but it stays where an ospfd of the machine's own has it, too.
     if !Path::new("/var/run/frr/ospfd.pid").exists() {
@@ -57,12 +66,7 @@ pub(super) fn start(
 }
 
 fn daemon(namespace: &Namespace, directory: &Path, name: &str, config: &str) -> Result<Process> {
-    let file = directory.join(format!("{name}.conf"));
-    let text = format!(
-        "log file {}\n{config}",
-        directory.join(format!("{name}.log")).display()
-    );
-    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+    let file = write_conf(directory, name, config)?;
     let mut command = Command::new(Path::new(DAEMONS).join(name));
     // Port 0: no terminal over TCP.
     command
@@ -76,8 +80,53 @@ fn daemon(namespace: &Namespace, directory: &Path, name: &str, config: &str) -> 
     Ok(process)
 }
 
-fn zebra_conf() -> String {
-    "hostname switch\n".to_owned()
+fn write_conf(directory: &Path, name: &str, config: &str) -> Result<PathBuf> {
+    let file = directory.join(format!("{name}.conf"));
+    let text = format!(
+        "log file {}\n{config}",
+        directory.join(format!("{name}.log")).display()
+    );
+    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+    Ok(file)
+}
+
+/// ospfd goes on without the lines it does not know, and only says so.
+pub(super) fn refusal(directory: &Path, config: &SwitchConfig) -> Result<Option<String>> {
+    let file = directory.join("check.conf");
+    fs::write(&file, ospfd_conf(config)).with_context(|| format!("writing {}", file.display()))?;
+    let mut check = Command::new(Path::new(DAEMONS).join("ospfd"));
+    let output = check
+        .args(["--dryrun", "-f"])
+        .arg(&file)
+        .output()
+        .context("starting ospfd")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let refused: Vec<&str> = said.lines().filter_map(refused_line).collect();
+    if refused.is_empty() && !output.status.success() {
+        bail!(
+            "ospfd's check ended with {}: {}",
+            output.status,
+            said.trim()
+        );
+    }
+    Ok((!refused.is_empty()).then(|| refused.join("; ")))
+}
+
+/// What ospfd says of a line that it does not know, without its time and its codes.
+fn refused_line(line: &str) -> Option<&str> {
+    let said = line.find("No such command on config line")?;
+    line.get(said..)
+}
+
+fn zebra_conf(config: &SwitchConfig) -> String {
+    let mut text = "hostname switch\n".to_owned();
+    if config.network == NetworkType::PointToPoint {
+        // When a port loses its carrier the kernel takes it out of its next-hop groups, and
+        // zebra of FRR 8.4 does not put it back in. Without groups in the kernel each route
+        // carries its own next hops, which zebra does set again.
+        text.push_str("no zebra nexthop kernel enable\n");
+    }
+    text
 }
 
 fn bfdd_conf(config: &SwitchConfig) -> String {
@@ -101,7 +150,7 @@ fn ospfd_conf(config: &SwitchConfig) -> String {
     for name in &config.fabric {
         let (hello, dead) = (timers.hello.as_secs(), timers.dead.as_secs());
         write_line(&mut text, format_args!("interface {name}"));
-        write_line(&mut text, " ip ospf area 0.0.0.0");
+        write_line(&mut text, format_args!(" ip ospf area {}", config.area.id));
         write_line(&mut text, format_args!(" ip ospf network {network}"));
         write_line(&mut text, " ip ospf cost 10");
         write_line(&mut text, " ip ospf priority 10");
@@ -111,11 +160,15 @@ fn ospfd_conf(config: &SwitchConfig) -> String {
             write_line(&mut text, " ip ospf bfd");
             write_line(&mut text, " ip ospf bfd profile isopath");
         }
+        if let Some(auth) = &config.auth {
+            authentication(&mut text, auth);
+        }
         write_line(&mut text, "exit");
     }
     for name in &config.passive {
         write_line(&mut text, format_args!("interface {name}"));
-        write_line(&mut text, " ip ospf area 0.0.0.0");
+        let backbone = SwitchArea::BACKBONE.id;
+        write_line(&mut text, format_args!(" ip ospf area {backbone}"));
         write_line(&mut text, " ip ospf passive");
         write_line(&mut text, "exit");
     }
@@ -128,8 +181,35 @@ fn ospfd_conf(config: &SwitchConfig) -> String {
         &mut text,
         format_args!(" maximum-paths {}", config.max_paths),
     );
+    let area = config.area.id;
+    match config.area.kind {
+        AreaType::Normal => {}
+        AreaType::Stub => write_line(&mut text, format_args!(" area {area} stub")),
+        AreaType::Nssa => write_line(&mut text, format_args!(" area {area} nssa")),
+    }
     write_line(&mut text, "exit");
     text
+}
+
+/// In interface mode. FRR learnt the HMACs of RFC 5709 in 9.1, as key chains; before, this
+/// algorithm's line is refused ([`refusal`]).
+fn authentication(text: &mut String, auth: &SwitchAuth) {
+    let SwitchAuth { key_id, key, .. } = auth;
+    match auth.algorithm {
+        SwitchAlgorithm::Md5 => {
+            write_line(text, " ip ospf authentication message-digest");
+            write_line(
+                text,
+                format_args!(" ip ospf message-digest-key {key_id} md5 {key}"),
+            );
+        }
+        SwitchAlgorithm::HmacSha1
+        | SwitchAlgorithm::HmacSha256
+        | SwitchAlgorithm::HmacSha384
+        | SwitchAlgorithm::HmacSha512 => {
+            write_line(text, " ip ospf authentication key-chain isopath");
+        }
+    }
 }
 
 fn write_line(text: &mut String, line: impl std::fmt::Display) {
