@@ -4,12 +4,17 @@ use std::collections::VecDeque;
 use std::num::{NonZeroU8, NonZeroU32};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::packet::{ControlPacket, PACKET_LEN};
 use crate::random::SplitMix64;
 use crate::state::{Diagnostic, Input, State, transition};
 
+mod snapshot;
 #[cfg(test)]
 mod tests;
+
+pub use snapshot::{OutOfRange, SessionSnapshot};
 
 /// The least Desired Min TX Interval of a session that is not Up (RFC 5880 §6.8.3).
 const SLOW_TX: Duration = Duration::from_secs(1);
@@ -77,7 +82,8 @@ impl Remote {
 }
 
 /// A Poll Sequence (RFC 5880 §6.5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 enum Poll {
     Idle,
     /// Poll is set in every packet until Final comes.

@@ -23,8 +23,11 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// The state of a session (RFC 5880 §4.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum State {
     /// Held down by an operator; says nothing about the path.
     AdminDown,
@@ -72,7 +75,8 @@ impl fmt::Display for State {
 }
 
 /// Why a session last changed to Down or AdminDown (RFC 5880 §4.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "the variants are RFC 5880's own names")]
 pub enum Diagnostic {
     None,

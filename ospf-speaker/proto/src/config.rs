@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::{AreaId, InterfaceId, RouterId};
 
 /// The most host stubs that one Router-LSA can carry beside its links: 5000 links are 60 kB, and
@@ -30,7 +32,8 @@ pub struct Config {
 }
 
 /// The kind of an area (RFC 2328 §3.6, RFC 3101).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum AreaType {
     /// AS-external-LSAs are flooded throughout.
     Normal,
@@ -41,7 +44,8 @@ pub enum AreaType {
 }
 
 /// The kind of network an interface is attached to (RFC 2328 §1.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum NetworkType {
     /// Two routers and nobody else.
     PointToPoint,
@@ -71,7 +75,7 @@ pub struct InterfaceConfig {
 }
 
 /// What the kernel says about an interface that is up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkState {
     /// Our address on it.
     pub address: Ipv4Addr,
@@ -107,7 +111,7 @@ impl LinkState {
 }
 
 /// A host route to announce: a type 3 link with mask 255.255.255.255 in the Router-LSA.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Stub {
     /// The host's address.
     pub prefix: Ipv4Addr,

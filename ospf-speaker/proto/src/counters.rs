@@ -1,5 +1,7 @@
 //! Counters of what was sent, received and dropped, each drop by its reason.
 
+use std::collections::BTreeMap;
+
 /// Declares an enum of reasons with a name for each and the list of all.
 macro_rules! reasons {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
@@ -165,6 +167,35 @@ impl Default for Counters {
 }
 
 impl Counters {
+    /// Goes on from what [`Self::iter`] gave in another version of this program, perhaps: what
+    /// that did not count begins at zero, what this does not count is let go.
+    pub(crate) fn restore(named: &BTreeMap<String, u64>) -> Self {
+        let count = |name: &str| named.get(name).copied().unwrap_or(0);
+        let mut packet_drops = [0; PacketDrop::ALL.len()];
+        for (drops, reason) in packet_drops.iter_mut().zip(PacketDrop::ALL) {
+            *drops = count(&format!("drop_{reason}"));
+        }
+        let mut lsa_drops = [0; LsaDrop::ALL.len()];
+        for (drops, reason) in lsa_drops.iter_mut().zip(LsaDrop::ALL) {
+            *drops = count(&format!("lsa_drop_{reason}"));
+        }
+        Self {
+            packets_received: count("packets_received"),
+            packets_sent: count("packets_sent"),
+            hellos_sent: count("hellos_sent"),
+            lsas_received: count("lsas_received"),
+            lsas_installed: count("lsas_installed"),
+            lsas_purged: count("lsas_purged"),
+            originated: count("originated"),
+            self_originated_received: count("self_originated_received"),
+            retransmitted: count("retransmitted"),
+            stray_acknowledgements: count("stray_acknowledgements"),
+            exchange_restarts: count("exchange_restarts"),
+            packet_drops,
+            lsa_drops,
+        }
+    }
+
     /// How many packets were dropped for this reason.
     pub fn dropped(&self, reason: PacketDrop) -> u64 {
         self.packet_drops.get(reason as usize).copied().unwrap_or(0)
@@ -213,5 +244,22 @@ impl Counters {
         if let Some(count) = self.lsa_drops.get_mut(reason as usize) {
             *count += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_goes_on_from_its_name() {
+        let names = Counters::default();
+        let numbered: BTreeMap<String, u64> = names
+            .iter()
+            .zip(1..)
+            .map(|((name, _), n)| (name, n))
+            .collect();
+        let restored: BTreeMap<String, u64> = Counters::restore(&numbered).iter().collect();
+        assert_eq!(restored, numbered);
     }
 }

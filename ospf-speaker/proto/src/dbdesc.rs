@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::AreaType;
 use crate::counters::PacketDrop;
 use crate::ids::NeighborId;
@@ -15,14 +17,15 @@ use crate::router::Router;
 use crate::timer::Timer;
 
 /// Which part we have in an exchange; the higher router id is the master.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Role {
     Master,
     Slave,
 }
 
 /// What tells a Database Description from another: a duplicate has the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fingerprint {
     flags: DbDescFlags,
     options: Options,
@@ -40,7 +43,7 @@ impl From<&DbDesc> for Fingerprint {
 }
 
 /// The state of an exchange with one neighbour.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Exchange {
     pub(crate) role: Role,
     /// The DD sequence number.

@@ -4,11 +4,13 @@
 
 use std::net::Ipv4Addr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::RouterId;
 use crate::neighbor::Neighbor;
 
 /// The outcome: addresses on the segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Elected {
     pub(crate) dr: Option<Ipv4Addr>,
     pub(crate) bdr: Option<Ipv4Addr>,

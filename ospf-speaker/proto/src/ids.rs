@@ -3,10 +3,14 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
+use serde::{Deserialize, Serialize};
+
 macro_rules! dotted {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
         pub struct $name(pub Ipv4Addr);
 
         impl fmt::Display for $name {
@@ -33,12 +37,12 @@ dotted!(
 );
 
 /// An interface: its index into [`Config::interfaces`](crate::Config::interfaces).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InterfaceId(pub usize);
 
 /// A neighbour of one interface: its source address on a broadcast network, its router id on a
 /// point-to-point one (RFC 2328 §8.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct NeighborId {
     pub(crate) interface: InterfaceId,
     pub(crate) key: Ipv4Addr,

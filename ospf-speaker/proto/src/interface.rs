@@ -15,6 +15,10 @@ use crate::router::Router;
 use crate::timer::Timer;
 use crate::view::Event;
 
+mod snapshot;
+
+pub(crate) use snapshot::InterfaceSnapshot;
+
 /// The length of an IP header without options, which the link's MTU includes.
 const IP_HEADER_LEN: usize = 20;
 

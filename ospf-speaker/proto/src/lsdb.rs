@@ -3,8 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::InterfaceId;
 use crate::packet::{LsType, Lsa, LsaHeader, LsaKey, MAX_AGE};
+
+mod snapshot;
+
+pub(crate) use snapshot::EntrySnapshot;
 
 /// The most LSAs that are kept. A director's area has a few hundred.
 pub(crate) const MAX_LSAS: usize = 100_000;
@@ -13,7 +19,7 @@ const MAX_BYTES: usize = 64 << 20;
 
 /// An LSA's place in the database. LSAs of type 9 belong to one link, all others to the area
 /// (or, as there is only one area, to the whole AS).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct DbKey {
     pub(crate) lsa: LsaKey,
     pub(crate) link: Option<InterfaceId>,
@@ -40,7 +46,8 @@ impl DbKey {
 }
 
 /// How an instance got into the database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Via {
     /// A neighbour flooded it; MinLSArrival counts from it.
     Flooding,

@@ -5,13 +5,20 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use crate::dbdesc::Exchange;
 use crate::ids::RouterId;
 use crate::lsdb::DbKey;
 use crate::packet::LsaHeader;
 
+mod snapshot;
+
+pub(crate) use snapshot::NeighborSnapshot;
+
 /// A neighbour's state (RFC 2328 §10.1). Attempt belongs to NBMA networks, which we do not have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "the variants are the RFC's own state names")]
 pub enum State {
     Down,

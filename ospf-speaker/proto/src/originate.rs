@@ -26,6 +26,10 @@ use crate::router::Router;
 use crate::timer::Timer;
 use crate::view::Event;
 
+mod snapshot;
+
+pub(crate) use snapshot::OwnSnapshot;
+
 /// MaxLinkMetric (RFC 6987): nobody goes through us while there is another way.
 const MAX_LINK_METRIC: u16 = 0xffff;
 /// What the pace adds to the neighbours' MinLSArrival, for their clocks and queues.

@@ -17,6 +17,10 @@ use crate::shutdown::Stage;
 use crate::timer::{Timer, TimerTable};
 use crate::view::{Event, Transmit};
 
+mod snapshot;
+
+pub use snapshot::{Identity, Snapshot, SnapshotError};
+
 /// The time between two events about drops for the same reason on the same interface.
 const DROP_EVENT_INTERVAL: Duration = Duration::from_secs(60);
 

@@ -7,7 +7,10 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::InterfaceId;
+use crate::moment::{Moment, OutOfRange};
 use crate::router::Router;
 use crate::timer::Timer;
 use crate::view::Event;
@@ -30,6 +33,45 @@ pub(crate) enum Stage {
         until: Instant,
     },
     Stopped,
+}
+
+/// [`Stage`] as plain data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum StageSnapshot {
+    Withdrawing { until: Moment },
+    Settling,
+    Flushing { until: Moment },
+    Stopped,
+}
+
+impl Stage {
+    pub(crate) fn snapshot(self, base: Instant) -> StageSnapshot {
+        let moment = |at| Moment::new(at, base);
+        match self {
+            Self::Withdrawing { until } => StageSnapshot::Withdrawing {
+                until: moment(until),
+            },
+            Self::Settling => StageSnapshot::Settling,
+            Self::Flushing { until } => StageSnapshot::Flushing {
+                until: moment(until),
+            },
+            Self::Stopped => StageSnapshot::Stopped,
+        }
+    }
+
+    pub(crate) fn restore(snapshot: StageSnapshot, base: Instant) -> Result<Self, OutOfRange> {
+        Ok(match snapshot {
+            StageSnapshot::Withdrawing { until } => Self::Withdrawing {
+                until: until.instant(base)?,
+            },
+            StageSnapshot::Settling => Self::Settling,
+            StageSnapshot::Flushing { until } => Self::Flushing {
+                until: until.instant(base)?,
+            },
+            StageSnapshot::Stopped => Self::Stopped,
+        })
+    }
 }
 
 impl Router {

@@ -3,6 +3,7 @@
 mod bench;
 mod exchange;
 mod flooding;
+mod handover;
 mod hello;
 mod hostile;
 mod net;

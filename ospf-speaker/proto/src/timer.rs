@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::{InterfaceId, NeighborId};
 use crate::lsdb::DbKey;
 
 /// What happens when a timer fires.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Timer {
     /// The next Hello of an interface (RFC 2328 §9.5).
     Hello(InterfaceId),
@@ -71,6 +74,10 @@ impl TimerTable {
 
     pub(crate) fn due(&self, timer: Timer) -> Option<Instant> {
         self.due.get(&timer).copied()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Timer, Instant)> + '_ {
+        self.due.iter().map(|(&timer, &at)| (timer, at))
     }
 
     pub(crate) fn next(&self) -> Option<Instant> {

@@ -483,6 +483,53 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// Does what an operation says and answers all that came of it.
+fn perform(
+    session: &mut Session,
+    now: &mut Instant,
+    op: &Op,
+) -> (Vec<ControlPacket>, Vec<Event>, Option<Instant>) {
+    match op {
+        Op::Packet(bytes) => {
+            if let Ok(packet) = ControlPacket::parse(bytes) {
+                session.handle_packet(*now, &packet);
+            }
+        }
+        Op::Wait(millis) => *now += u32::from(*millis) * MS,
+        Op::Timeout => {
+            *now = session.poll_timeout().map_or(*now, |at| (*now).max(at));
+            session.handle_timeout(*now);
+        }
+        Op::Down => session.down(*now),
+        Op::AdminDown => session.admin_down(*now),
+        Op::Enable => session.enable(*now),
+        Op::Intervals(tx, rx) => {
+            let (min_tx, min_rx) = (u32::from(*tx) * MS, u32::from(*rx) * MS);
+            session.set_intervals(*now, Intervals { min_tx, min_rx });
+        }
+    }
+    let events = std::iter::from_fn(|| session.poll_event()).collect();
+    (sent(session), events, session.poll_timeout())
+}
+
+/// The session as another process has it, whose clock reads something else.
+fn handed_over(session: &Session, now: Instant) -> Session {
+    let text = serde_json::to_string(&session.snapshot(now)).unwrap();
+    Session::restore(serde_json::from_str(&text).unwrap(), now).unwrap()
+}
+
+#[test]
+fn a_snapshot_with_an_interval_that_no_packet_names_is_refused() {
+    let (session, now) = up(50 * MS, 3);
+    let good = serde_json::to_value(session.snapshot(now)).unwrap();
+    for key in ["min_tx", "min_rx", "active_tx", "active_rx"] {
+        let mut bad = good.clone();
+        bad[key] = serde_json::json!({"secs": u64::MAX, "nanos": 0});
+        let error = Session::restore(serde_json::from_value(bad).unwrap(), now).unwrap_err();
+        assert_eq!(error.to_string(), "BFD session 1: a time is out of range");
+    }
+}
+
 proptest! {
     #[test]
     fn two_sessions_with_loss_come_up(seed: u64, loss in 0u64..40, ms_a in 10u32..300, ms_b in 10u32..300) {
@@ -527,28 +574,29 @@ proptest! {
         let mut now = start();
         let mut session = Session::new(config(1, 50 * MS, 3), now);
         for op in ops {
-            match op {
-                Op::Packet(bytes) => {
-                    if let Ok(packet) = ControlPacket::parse(&bytes) {
-                        session.handle_packet(now, &packet);
-                    }
-                }
-                Op::Wait(millis) => now += u32::from(millis) * MS,
-                Op::Timeout => {
-                    now = session.poll_timeout().map_or(now, |at| now.max(at));
-                    session.handle_timeout(now);
-                    prop_assert!(session.poll_timeout().is_none_or(|at| at > now));
-                }
-                Op::Down => session.down(now),
-                Op::AdminDown => session.admin_down(now),
-                Op::Enable => session.enable(now),
-                Op::Intervals(tx, rx) => {
-                    let (min_tx, min_rx) = (u32::from(tx) * MS, u32::from(rx) * MS);
-                    session.set_intervals(now, Intervals { min_tx, min_rx });
-                }
+            let (packets, _, timeout) = perform(&mut session, &mut now, &op);
+            prop_assert!(!matches!(op, Op::Timeout) || timeout.is_none_or(|at| at > now));
+            prop_assert!(packets.len() <= 2);
+        }
+    }
+
+    #[test]
+    fn a_session_that_is_handed_over_behaves_as_one_that_is_not(
+        ops in proptest::collection::vec((op(), any::<bool>()), 0..200),
+    ) {
+        let mut now = start();
+        let mut stays = Session::new(config(1, 50 * MS, 3), now);
+        let mut moves = Session::new(config(1, 50 * MS, 3), now);
+        prop_assert_eq!(sent(&mut stays), sent(&mut moves));
+        for (op, hand_over) in ops {
+            if hand_over {
+                moves = handed_over(&moves, now);
             }
-            prop_assert!(sent(&mut session).len() <= 2);
-            while session.poll_event().is_some() {}
+            let mut clock = now;
+            let expected = perform(&mut stays, &mut clock, &op);
+            let found = perform(&mut moves, &mut now, &op);
+            prop_assert_eq!(clock, now);
+            prop_assert_eq!(found, expected);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The Database Description packet (RFC 2328 §A.3.3).
 
+use serde::{Deserialize, Serialize};
+
 use super::error::DecodeError;
 use super::lsa::{LSA_HEADER_LEN, LsaHeader};
 use super::options::Options;
@@ -24,7 +26,8 @@ pub struct DbDesc {
 }
 
 /// The bits that steer the exchange.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "u8", into = "u8")]
 pub struct DbDescFlags {
     /// I: the first packet of an exchange.
     pub init: bool,

@@ -4,6 +4,8 @@ use std::cmp::Ordering;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::error::DecodeError;
 use super::options::Options;
 use super::wire::{Reader, length_field};
@@ -82,7 +84,8 @@ impl From<LsType> for u8 {
 }
 
 /// What identifies an LSA, whatever its instance (§12.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "PlainKey", into = "PlainKey")]
 pub struct LsaKey {
     /// LS type.
     pub ls_type: LsType,
@@ -90,6 +93,32 @@ pub struct LsaKey {
     pub link_state_id: Ipv4Addr,
     /// Advertising Router.
     pub advertising_router: RouterId,
+}
+
+/// [`LsaKey`] as plain data: LS type, Link State ID and Advertising Router as numbers, of which
+/// a database has many.
+type PlainKey = (u8, u32, u32);
+
+impl From<LsaKey> for PlainKey {
+    fn from(key: LsaKey) -> Self {
+        let LsaKey {
+            ls_type,
+            link_state_id,
+            advertising_router,
+        } = key;
+        let router = advertising_router.0.to_bits();
+        (ls_type.into(), link_state_id.to_bits(), router)
+    }
+}
+
+impl From<PlainKey> for LsaKey {
+    fn from((ls_type, link_state_id, advertising_router): PlainKey) -> Self {
+        Self {
+            ls_type: ls_type.into(),
+            link_state_id: Ipv4Addr::from_bits(link_state_id),
+            advertising_router: RouterId(Ipv4Addr::from_bits(advertising_router)),
+        }
+    }
 }
 
 /// The header of an LSA, which identifies the instance.

@@ -36,7 +36,7 @@ struct Flight {
 }
 
 /// A packet that left a router.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Trace {
     pub(super) at: Instant,
     pub(super) router: usize,
@@ -124,6 +124,25 @@ impl Net {
         let config = self.configs[router].clone();
         self.routers[router] = Router::new(config, seed, self.now).unwrap();
         self.plug_in(router);
+    }
+
+    /// Another process takes the router over and goes on with it.
+    pub(super) fn hand_over(&mut self, router: usize) {
+        let snapshot = self.routers[router].snapshot(self.now);
+        let text = serde_json::to_string(&snapshot).unwrap();
+        let snapshot = serde_json::from_str(&text).unwrap();
+        let config = self.configs[router].clone();
+        self.routers[router] = Router::restore(config, snapshot, self.now).unwrap();
+    }
+
+    pub(super) fn config(&self, router: usize) -> Config {
+        self.configs[router].clone()
+    }
+
+    /// The router begins its planned stop.
+    pub(super) fn stop(&mut self, router: usize) {
+        self.routers[router].shutdown(self.now);
+        self.drain(router);
     }
 
     pub(super) fn announce(&mut self, router: usize, stubs: &[Stub]) {

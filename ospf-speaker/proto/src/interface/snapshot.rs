@@ -1,0 +1,83 @@
+//! An interface as plain data.
+
+use std::net::Ipv4Addr;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::Interface;
+use crate::config::{InterfaceConfig, LinkState};
+use crate::election::Elected;
+use crate::lsdb::DbKey;
+use crate::moment::OutOfRange;
+use crate::neighbor::{Neighbor, NeighborSnapshot};
+use crate::packet::LsaHeader;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct InterfaceSnapshot {
+    link: Option<LinkState>,
+    is_listening: bool,
+    is_reserved: bool,
+    neighbors: Vec<(Ipv4Addr, NeighborSnapshot)>,
+    elected: Elected,
+    delayed_acks: Vec<LsaHeader>,
+    floods: Vec<DbKey>,
+}
+
+impl Interface {
+    pub(crate) fn snapshot(&self, base: Instant) -> InterfaceSnapshot {
+        let Self {
+            // The configuration is the successor's own.
+            settings: _,
+            link,
+            is_listening,
+            is_reserved,
+            neighbors,
+            elected,
+            delayed_acks,
+            floods,
+        } = self;
+        InterfaceSnapshot {
+            link: *link,
+            is_listening: *is_listening,
+            is_reserved: *is_reserved,
+            neighbors: neighbors
+                .iter()
+                .map(|(&key, neighbor)| (key, neighbor.snapshot(base)))
+                .collect(),
+            elected: *elected,
+            delayed_acks: delayed_acks.clone(),
+            floods: floods.clone(),
+        }
+    }
+
+    pub(crate) fn restore(
+        settings: InterfaceConfig,
+        snapshot: InterfaceSnapshot,
+        base: Instant,
+    ) -> Result<Self, OutOfRange> {
+        let InterfaceSnapshot {
+            link,
+            is_listening,
+            is_reserved,
+            neighbors,
+            elected,
+            delayed_acks,
+            floods,
+        } = snapshot;
+        let neighbor = |(key, neighbor)| Ok((key, Neighbor::restore(neighbor, base)?));
+        Ok(Self {
+            settings,
+            link,
+            is_listening,
+            is_reserved,
+            neighbors: neighbors
+                .into_iter()
+                .map(neighbor)
+                .collect::<Result<_, OutOfRange>>()?,
+            elected,
+            delayed_acks,
+            floods,
+        })
+    }
+}
