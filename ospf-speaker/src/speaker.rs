@@ -436,7 +436,7 @@ impl Speaker {
                 Verdict::Withhold(_) => None,
             });
         let stubs: Vec<Stub> = announced.collect();
-        if let Err(error) = self.router.announce(now, &stubs) {
+        if let Err(error) = self.router.announce(now, &stubs, &[]) {
             error!(%error, "the announced set stays as it was");
         }
         self.drain_router(None);

@@ -88,10 +88,12 @@ impl Router {
             self.neighbor_change(now, id.interface);
         }
         if to == State::Full {
-            self.own.newcomers.push(id);
-            self.own.is_stale = true;
+            self.own.owe(self.router_lsa_key(), id);
+            self.own.touch_all();
+            self.touch_router_lsa();
         } else if from == State::Full {
-            self.own.is_stale = true;
+            self.own.touch_all();
+            self.touch_router_lsa();
         }
         // Only now: a flush of ours may have waited on the lists that were just cleared.
         if to < State::Exchange || from.is_synchronizing() && !to.is_synchronizing() {

@@ -29,9 +29,6 @@ impl Router {
             .is_some_and(|entry| entry.is_max_age(now));
         if leaves && !self.is_on_a_retransmission_list(key) && !self.anyone_synchronizing() {
             self.forget_lsa(key);
-            if *key == self.router_lsa_key() {
-                self.router_lsa_purged();
-            }
         }
     }
 
@@ -49,5 +46,6 @@ impl Router {
         self.timers.clear(Timer::MaxAge(*key));
         self.clear_retransmissions(key);
         self.lsdb.remove(key);
+        self.lsa_is_gone(key);
     }
 }

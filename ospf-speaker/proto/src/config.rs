@@ -1,16 +1,21 @@
 //! What the speaker is told: the configuration, the kernel's view of a link, the wanted stubs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AreaId, InterfaceId, RouterId};
+use crate::packet::ExternalKind;
 
 /// The most host stubs that one Router-LSA can carry beside its links: 5000 links are 60 kB, and
 /// an IP packet ends at 64 KiB.
 pub const MAX_STUBS: usize = 5000;
+
+/// The most external routes, each an LSA of its own: what a switch with a small database still
+/// takes from each of eight directors.
+pub const MAX_EXTERNALS: usize = 10_000;
 
 /// The most interfaces, so that their links fit beside [`MAX_STUBS`].
 pub const MAX_INTERFACES: usize = 32;
@@ -26,6 +31,9 @@ pub struct Config {
     pub area_type: AreaType,
     /// The interfaces; [`InterfaceId`] counts them from zero.
     pub interfaces: Vec<InterfaceConfig>,
+    /// Whether external routes will be announced. The E bit of an AS boundary router is then in
+    /// the first Router-LSA, and the first external route does not wait for a second one.
+    pub is_asbr: bool,
     /// The last sequence number that an earlier run is known to have used. Our first instance
     /// goes above it, so that a stale copy in the area need not be answered.
     pub sequence_hint: Option<i32>,
@@ -119,6 +127,18 @@ pub struct Stub {
     pub metric: u16,
 }
 
+/// A host route to announce: an AS-external-LSA (type 5), or a type 7 LSA in an NSSA. The metric
+/// has the 16 bits of a stub's, so that a host can be announced either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct External {
+    /// The host's address.
+    pub prefix: Ipv4Addr,
+    /// The type of its metric.
+    pub kind: ExternalKind,
+    /// Its metric.
+    pub metric: u16,
+}
+
 /// A configuration that cannot be run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
@@ -154,10 +174,19 @@ pub enum ConfigError {
     },
 }
 
-/// More stubs than a Router-LSA can carry; the announced set stays as it was.
+/// A set that cannot be announced; the announced set stays as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0} stubs are more than the {MAX_STUBS} that a Router-LSA can carry")]
-pub struct TooManyStubs(pub usize);
+pub enum AnnounceError {
+    /// More stubs than a Router-LSA can carry.
+    #[error("{0} stubs are more than the {MAX_STUBS} that a Router-LSA can carry")]
+    TooManyStubs(usize),
+    /// More external routes than we originate.
+    #[error("{0} external routes are more than {MAX_EXTERNALS}")]
+    TooManyExternals(usize),
+    /// A stub area has no external routes of its own (RFC 2328 §3.6).
+    #[error("{0}: a stub area has no external routes")]
+    ExternalInStubArea(Ipv4Addr),
+}
 
 impl Config {
     /// Checks what the types cannot express.
@@ -201,12 +230,33 @@ impl InterfaceConfig {
 }
 
 /// The stubs of a wanted set in canonical order, each host once with its lowest metric.
-pub(crate) fn canonical(stubs: &[Stub]) -> Result<Vec<Stub>, TooManyStubs> {
+pub(crate) fn canonical_stubs(stubs: &[Stub]) -> Result<Vec<Stub>, AnnounceError> {
     let sorted: BTreeSet<Stub> = stubs.iter().copied().collect();
     let mut unique: Vec<Stub> = sorted.into_iter().collect();
     unique.dedup_by_key(|stub| stub.prefix);
     if unique.len() > MAX_STUBS {
-        return Err(TooManyStubs(unique.len()));
+        return Err(AnnounceError::TooManyStubs(unique.len()));
+    }
+    Ok(unique)
+}
+
+/// The external routes of a wanted set by address, each host once, type 1 before type 2 and with
+/// its lowest metric.
+pub(crate) fn canonical_externals(
+    externals: &[External],
+    area_type: AreaType,
+) -> Result<BTreeMap<Ipv4Addr, External>, AnnounceError> {
+    if let (AreaType::Stub, Some(external)) = (area_type, externals.first()) {
+        return Err(AnnounceError::ExternalInStubArea(external.prefix));
+    }
+    let sorted: BTreeSet<External> = externals.iter().copied().collect();
+    let unique: BTreeMap<Ipv4Addr, External> = sorted
+        .into_iter()
+        .rev()
+        .map(|external| (external.prefix, external))
+        .collect();
+    if unique.len() > MAX_EXTERNALS {
+        return Err(AnnounceError::TooManyExternals(unique.len()));
     }
     Ok(unique)
 }

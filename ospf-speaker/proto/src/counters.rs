@@ -134,6 +134,8 @@ pub struct Counters {
     pub lsas_purged: u64,
     /// Instances of our own LSAs originated.
     pub originated: u64,
+    /// LSAs of ours that were flushed because they were wanted no more.
+    pub flushed: u64,
     /// Times that a newer copy of an LSA of ours came from the network.
     pub self_originated_received: u64,
     /// LSAs sent again for want of an acknowledgement.
@@ -156,6 +158,7 @@ impl Default for Counters {
             lsas_installed: 0,
             lsas_purged: 0,
             originated: 0,
+            flushed: 0,
             self_originated_received: 0,
             retransmitted: 0,
             stray_acknowledgements: 0,
@@ -187,6 +190,7 @@ impl Counters {
             lsas_installed: count("lsas_installed"),
             lsas_purged: count("lsas_purged"),
             originated: count("originated"),
+            flushed: count("flushed"),
             self_originated_received: count("self_originated_received"),
             retransmitted: count("retransmitted"),
             stray_acknowledgements: count("stray_acknowledgements"),
@@ -216,6 +220,7 @@ impl Counters {
             ("lsas_installed", self.lsas_installed),
             ("lsas_purged", self.lsas_purged),
             ("originated", self.originated),
+            ("flushed", self.flushed),
             ("self_originated_received", self.self_originated_received),
             ("retransmitted", self.retransmitted),
             ("stray_acknowledgements", self.stray_acknowledgements),

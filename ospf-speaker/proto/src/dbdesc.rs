@@ -102,21 +102,22 @@ impl Router {
             return;
         };
         let opaque = neighbor.exchange.options.contains(Options::O);
-        let own = self.router_lsa_key();
         let mut summary = VecDeque::new();
-        let mut leaving = Vec::new();
+        let (mut leaving, mut changing) = (Vec::new(), Vec::new());
         for (key, entry) in self.lsdb.iter() {
             if !key.spans(id.interface) || is_opaque(key.lsa.ls_type) && !opaque {
                 continue;
             }
             if entry.is_max_age(now) {
                 leaving.push(*key);
-            } else if *key != own {
-                // Our own Router-LSA does not stand in the summary: what it says changes as soon
-                // as the neighbour is Full, and the neighbour would drop that instance within
-                // MinLSArrival of the one it asked for here. It is flooded at Full instead.
+            } else if self.is_about_to_change(key) {
+                changing.push(*key);
+            } else {
                 summary.push_back(*key);
             }
+        }
+        for key in changing {
+            self.leave_out(key, id);
         }
         if let Some(neighbor) = self.neighbor_mut(id) {
             neighbor.exchange.summary = summary;

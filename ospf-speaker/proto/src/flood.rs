@@ -182,14 +182,14 @@ impl Router {
         };
         self.install(now, key, lsa, via);
         // (5b), and (5f) where it is ours.
-        let flooded_back = match self.judge_self_originated(&header) {
+        let flooded_back = match self.judge_self_originated(&key, &header) {
             SelfOriginated::No => self.flood(now, key, Some(from), &up_to_date),
             SelfOriginated::Superseded => {
-                self.supersede_router_lsa(now, &header);
+                self.supersede(now, key, &header);
                 false
             }
             SelfOriginated::Unwanted => {
-                self.flush(now, key);
+                self.flush_unwanted(now, key, &header);
                 false
             }
         };

@@ -65,12 +65,13 @@ impl Interface {
 
     /// Whether our Router-LSA describes the interface.
     pub(crate) fn is_described(&self) -> bool {
-        let any_full = || {
-            self.neighbors
-                .values()
-                .any(|neighbor| neighbor.state == State::Full)
-        };
-        self.link.is_some() && (!self.is_reserved || any_full())
+        self.link.is_some() && (!self.is_reserved || self.any_full())
+    }
+
+    pub(crate) fn any_full(&self) -> bool {
+        self.neighbors
+            .values()
+            .any(|neighbor| neighbor.state == State::Full)
     }
 
     /// The most neighbours that are kept. A segment has two switches and some directors; a
@@ -156,19 +157,20 @@ impl Router {
         if before.is_some() {
             self.interface_down(now, id);
         }
+        let is_described = self.own.is_published(&self.router_lsa_key());
         if let Some(interface) = self.interfaces.get_mut(id.0)
             && link.is_some()
         {
             interface.link = link;
             interface.is_listening = true;
-            interface.is_reserved = self.own.published.is_some();
+            interface.is_reserved = is_described;
             if interface.is_reserved {
                 let adjacency = interface.hello_interval() + ADJACENCY_TIME;
                 self.timers.set(Timer::Describe(id), now + adjacency);
             }
             self.schedule_hello(now, id);
         }
-        self.own.is_stale = true;
+        self.touch_router_lsa();
     }
 
     /// The network changed under an interface: all adjacencies on it end (§9.3).
@@ -221,7 +223,7 @@ impl Router {
             self.neighbor_event(now, neighbor, NeighborEvent::AdjOk { adjacent });
         }
         // A neighbour that stayed Full may have become the Designated Router or ceased to be.
-        self.own.is_stale = true;
+        self.touch_router_lsa();
     }
 
     pub(crate) fn should_be_adjacent(&self, id: NeighborId) -> bool {
@@ -239,7 +241,7 @@ impl Router {
     pub(crate) fn describe_timeout(&mut self, id: InterfaceId) {
         if let Some(interface) = self.interfaces.get_mut(id.0) {
             interface.is_reserved = false;
-            self.own.is_stale = true;
+            self.touch_router_lsa();
         }
     }
 

@@ -12,6 +12,7 @@ mod ack;
 mod adjacency;
 mod aging;
 mod config;
+mod content;
 mod counters;
 mod dbdesc;
 mod election;
@@ -24,6 +25,7 @@ mod lsdb;
 mod moment;
 mod neighbor;
 mod originate;
+mod own;
 pub mod packet;
 mod request;
 mod retransmit;
@@ -38,12 +40,12 @@ mod timer;
 mod view;
 
 pub use config::{
-    AreaType, Config, ConfigError, InterfaceConfig, LinkState, MAX_INTERFACES, MAX_STUBS,
-    NetworkType, Stub, TooManyStubs,
+    AnnounceError, AreaType, Config, ConfigError, External, InterfaceConfig, LinkState,
+    MAX_EXTERNALS, MAX_INTERFACES, MAX_STUBS, NetworkType, Stub,
 };
 pub use counters::{Counters, LsaDrop, PacketDrop};
 pub use ids::{AreaId, InterfaceId, RouterId};
 pub use neighbor::State;
-pub use packet::{LinkKind, RouterLink};
+pub use packet::{ExternalKind, ExternalLsa, ExternalMetric, LinkKind, LsaKey, RouterLink};
 pub use router::{Identity, Router, Snapshot, SnapshotError};
-pub use view::{Announced, Event, LsaView, NeighborView, Transmit};
+pub use view::{Announced, AnnouncedExternal, Event, LsaView, NeighborView, Transmit};

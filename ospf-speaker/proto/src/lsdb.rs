@@ -1,6 +1,7 @@
 //! The link-state database (RFC 2328 §12.2): LSAs as they were received, aged when looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -86,6 +87,10 @@ impl Entry {
     /// The instance, at the age that it came with.
     pub(crate) fn lsa(&self) -> &Lsa {
         &self.lsa
+    }
+
+    pub(crate) fn link_state_id(&self) -> Ipv4Addr {
+        self.lsa.key().link_state_id
     }
 
     pub(crate) fn wire_len(&self) -> usize {

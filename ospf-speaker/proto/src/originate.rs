@@ -1,179 +1,206 @@
-//! Our Router-LSA: what it says, when an instance leaves, and what is done about copies of our
-//! LSAs that come from the network (RFC 2328 §12.4, §12.4.1, §13.4, §12.1.6).
+//! When instances of our own LSAs leave, and what is done about copies of them that come from
+//! the network (RFC 2328 §12.4, §13.4, §12.1.6, §14.1). What they say is in `content.rs`.
 //!
-//! Three rules keep a switch from dropping an instance for MinLSArrival and getting it only by
+//! Four rules keep a switch from dropping an instance for MinLSArrival and getting it only by
 //! a retransmission seconds later:
 //! - While nobody is Full there is nobody to tell: nothing leaves before the first neighbour is
 //!   Full, and then everything does, once, above any stale copy that the exchange brought.
 //! - A change leaves at once if the last instance is older than the neighbours' MinLSArrival;
-//!   later changes wait for that and leave together.
+//!   later changes of the same LSA wait for that and leave together. A flush is a change, too.
 //! - The Router-LSA is flooded to a neighbour that becomes Full, and not described to it before.
+//! - Other LSAs are described, but for those that are about to change.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use crate::config::{LinkState, NetworkType, Stub};
+use crate::config::{External, Stub};
 use crate::ids::NeighborId;
-use crate::interface::Interface;
 use crate::lsdb::{DbKey, Via};
 use crate::neighbor::State;
-use crate::packet::{
-    INITIAL_SEQUENCE, LinkKind, LsType, Lsa, LsaHeader, LsaKey, MAX_AGE, MAX_SEQUENCE,
-    RESERVED_SEQUENCE, RouterLink, RouterLsa,
-};
+use crate::own::Content;
+use crate::packet::{INITIAL_SEQUENCE, LsType, Lsa, LsaHeader, LsaKey, MAX_AGE, MAX_SEQUENCE};
 use crate::router::Router;
 use crate::timer::Timer;
 use crate::view::Event;
 
-mod snapshot;
-
-pub(crate) use snapshot::OwnSnapshot;
-
-/// MaxLinkMetric (RFC 6987): nobody goes through us while there is another way.
-const MAX_LINK_METRIC: u16 = 0xffff;
 /// What the pace adds to the neighbours' MinLSArrival, for their clocks and queues.
 const ARRIVAL_MARGIN: Duration = Duration::from_millis(50);
 /// MinLSInterval, the pace while another router contends for our LSAs.
 const MIN_LS_INTERVAL: Duration = Duration::from_secs(5);
-/// So many contending copies within [`CONTENTION_TIME`] are a contention, and not what is left
-/// of an earlier run.
-const CONTENTIONS: usize = 3;
-const CONTENTION_TIME: Duration = Duration::from_secs(60);
 /// LSRefreshTime.
 const REFRESH_TIME: Duration = Duration::from_secs(1800);
-/// The directors of a cluster start together and should not refresh together.
+/// The directors of a cluster start together and should not refresh together, and the LSAs of
+/// one director neither.
 const REFRESH_JITTER: Duration = Duration::from_secs(180);
 /// How long the first origination waits for adjacencies that are under way, so that it has the
 /// links of all uplinks.
 const GATHERING_TIME: Duration = Duration::from_millis(200);
+/// The most instances that leave together: they fill a dozen packets, and the receive buffer
+/// of a neighbour's socket takes some ninety.
+const BURST: usize = 500;
+/// What did not fit into a burst follows after this.
+const NEXT_BURST: Duration = Duration::from_millis(10);
 
 /// What a received LSA is to us (§13.4).
 pub(crate) enum SelfOriginated {
     /// Somebody else's, or one of ours that leaves the area anyway.
     No,
-    /// Our Router-LSA: a newer instance takes its place.
+    /// One that we originate: a newer instance takes its place.
     Superseded,
     /// An LSA that we would not originate: it is flushed as it was received.
     Unwanted,
 }
 
-/// Our Router-LSA.
-#[derive(Debug)]
-pub(crate) struct OwnRouterLsa {
-    /// Something changed that it may depend on; it is looked at when the present input has been
-    /// taken in whole, so that one input makes one instance.
-    pub(crate) is_stale: bool,
-    /// The neighbours that became Full and have not been sent an instance since.
-    pub(crate) newcomers: Vec<NeighborId>,
-    /// The highest sequence number that is known to be used.
-    pub(crate) sequence: Option<i32>,
-    /// What the instance in the database says, if this run originated it.
-    pub(crate) published: Option<Published>,
-    /// When the neighbours last got an instance, as far as we know.
-    left: Option<Instant>,
-    refresh_due: bool,
-    /// The sequence numbers start over once the last instance is purged.
-    wrapping: bool,
-    /// Until when the first origination waits for adjacencies under way.
-    gathering: Option<Instant>,
-    /// When copies came that contend with a published instance, the last few.
-    contentions: VecDeque<Instant>,
-}
-
-/// What an instance of our Router-LSA says.
-#[derive(Debug)]
-pub(crate) struct Published {
-    body: Vec<u8>,
-    pub(crate) stubs: Vec<Stub>,
-}
-
-impl OwnRouterLsa {
-    pub(crate) fn new(sequence_hint: Option<i32>) -> Self {
-        Self {
-            is_stale: false,
-            newcomers: Vec::new(),
-            sequence: sequence_hint.filter(|&hint| hint != RESERVED_SEQUENCE),
-            published: None,
-            left: None,
-            refresh_due: false,
-            wrapping: false,
-            gathering: None,
-            contentions: VecDeque::new(),
-        }
-    }
-
-    fn says(&self, body: &[u8]) -> bool {
-        self.published
-            .as_ref()
-            .is_some_and(|published| published.body == body)
-    }
-
-    fn is_contended(&self, now: Instant) -> bool {
-        self.contentions.len() >= CONTENTIONS
-            && self
-                .contentions
-                .front()
-                .is_some_and(|&first| now.saturating_duration_since(first) < CONTENTION_TIME)
-    }
-}
-
 impl Router {
-    /// The place of our Router-LSA.
-    pub(crate) fn router_lsa_key(&self) -> DbKey {
-        DbKey::of_area(LsaKey {
-            ls_type: LsType::Router,
-            link_state_id: self.config.router_id.0,
-            advertising_router: self.config.router_id,
-        })
+    /// Something changed that our Router-LSA may depend on.
+    pub(crate) fn touch_router_lsa(&mut self) {
+        self.own.touch(self.router_lsa_key());
     }
 
-    /// Brings our Router-LSA in line with what the input changed, and gives it to those who
-    /// became Full.
-    pub(crate) fn update_router_lsa(&mut self, now: Instant) {
-        // Twice at most: an instance may purge its predecessor of the highest sequence number,
-        // or be all that a neighbour still had to load.
-        while std::mem::take(&mut self.own.is_stale) {
-            self.originate(now);
+    /// Brings our LSAs in line with what the input changed, and gives them to those who became
+    /// Full.
+    pub(crate) fn update_own_lsas(&mut self, now: Instant) {
+        let forwarding_address = self.choose_forwarding_address();
+        if forwarding_address != self.own.forwarding_address {
+            self.own.forwarding_address = forwarding_address;
+            self.own.touch_all();
         }
-        // Who is to get the next instance need not get this one, and would drop the next if it
-        // did. The next may be called off, so that they stay newcomers until it has left.
-        if self.timers.due(Timer::Originate).is_none() {
-            for id in std::mem::take(&mut self.own.newcomers) {
-                self.present_ourselves(now, id);
+        let mut left = 0;
+        while let Some(key) = self.next_to_originate(now, left) {
+            self.own.looked_at(&key);
+            if self.originate(now, key) {
+                left += 1;
+            }
+            // An instance may be all that a neighbour still had to load, and then there is more
+            // to look at.
+            if left > 0 && self.next_to_originate(now, left).is_none() {
+                for neighbor in self.all_neighbors() {
+                    self.continue_loading(now, neighbor);
+                }
             }
         }
+        self.present_to_newcomers(now);
     }
 
-    /// Brings our Router-LSA in line with what is wanted: now, when the pace allows, or when
-    /// there is somebody to tell. A call that finds nothing to change does nothing.
-    fn originate(&mut self, now: Instant) {
-        if !self.anyone_full() || !self.may_originate() || self.own.wrapping {
-            self.timers.clear(Timer::Originate);
-            return;
+    /// The next of our LSAs to look at, after so many have left with the present burst.
+    fn next_to_originate(&mut self, now: Instant, left: usize) -> Option<DbKey> {
+        let key = self.own.next_stale()?;
+        let is_over = left >= BURST || self.timers.due(Timer::NextBurst).is_some();
+        if is_over && key.lsa.ls_type != LsType::Router {
+            self.timers.set_if_idle(Timer::NextBurst, now + NEXT_BURST);
+            return None;
         }
-        let (router_lsa, stubs) = self.wanted_router_lsa();
-        let body = router_lsa.encode();
-        if self.own.says(&body) && !self.own.refresh_due {
-            self.timers.clear(Timer::Originate);
-            return;
+        Some(key)
+    }
+
+    /// Sets what is to be announced.
+    pub(crate) fn want(&mut self, stubs: Vec<Stub>, externals: BTreeMap<Ipv4Addr, External>) {
+        let before = std::mem::replace(&mut self.externals, externals);
+        let changed: Vec<Ipv4Addr> = before
+            .keys()
+            .chain(self.externals.keys())
+            .filter(|prefix| before.get(prefix) != self.externals.get(prefix))
+            .copied()
+            .collect();
+        for prefix in changed {
+            self.own.touch(self.external_key(prefix));
         }
-        let earliest = self.gathered(now).max(self.next_departure(now));
+        self.stubs = stubs;
+        self.own.is_asbr |= !self.externals.is_empty();
+        self.touch_router_lsa();
+    }
+
+    /// Brings one of our LSAs in line with what is wanted: now, when the pace allows, or when
+    /// there is somebody to tell. Says whether an instance left; a call that finds nothing to
+    /// change does nothing.
+    fn originate(&mut self, now: Instant, key: DbKey) -> bool {
+        let wrapping = self.own.get(&key).is_some_and(|own| own.wrapping);
+        if !self.anyone_full() || !self.may_originate() || wrapping {
+            self.timers.clear(Timer::Originate(key));
+            if !self.anyone_full() {
+                self.unsay(&key);
+            }
+            return false;
+        }
+        match self.wanted(&key) {
+            Some(content) => self.publish(now, key, &content),
+            None => self.withdraw(now, key),
+        }
+    }
+
+    /// While nobody is Full, an instance that is not what is wanted any more leaves the database
+    /// unheard, so that it is not described to the next neighbour; that one tells us of its copy,
+    /// if it has one. The Router-LSA is never described.
+    fn unsay(&mut self, key: &DbKey) {
+        let is_described = key.lsa.ls_type != LsType::Router && self.own.is_published(key);
+        let is_wanted = || {
+            self.wanted(key)
+                .is_some_and(|content| self.says(key, &content))
+        };
+        if is_described && !is_wanted() {
+            self.forget_lsa(key);
+        }
+    }
+
+    /// Whether an instance of this run is in the database that says this.
+    fn says(&self, key: &DbKey, content: &Content) -> bool {
+        self.own.is_published(key)
+            && !self.lsdb.is_leaving(key)
+            && self
+                .lsdb
+                .entry(key)
+                .is_some_and(|entry| entry.body() == content.body)
+    }
+
+    fn publish(&mut self, now: Instant, key: DbKey, content: &Content) -> bool {
+        let refresh_due = self.own.get(&key).is_some_and(|own| own.refresh_due);
+        if self.says(&key, content) && !refresh_due {
+            self.timers.clear(Timer::Originate(key));
+            return false;
+        }
+        let earliest = self.gathered(now, &key).max(self.next_departure(now, &key));
         if earliest > now {
-            self.timers.set(Timer::Originate, earliest);
-            return;
+            self.timers.set(Timer::Originate(key), earliest);
+            return false;
         }
-        self.timers.clear(Timer::Originate);
-        self.originate_now(now, Published { body, stubs });
+        self.timers.clear(Timer::Originate(key));
+        self.originate_now(now, key, content);
+        true
     }
 
-    /// When the pace lets another instance leave.
-    pub(crate) fn next_departure(&self, now: Instant) -> Instant {
-        self.own.left.map_or(now, |left| left + self.pace(now))
+    /// Flushes an LSA of ours that is wanted no more (§14.1).
+    fn withdraw(&mut self, now: Instant, key: DbKey) -> bool {
+        self.timers.clear(Timer::Refresh(key));
+        if self.lsdb.entry(&key).is_none() || self.lsdb.is_leaving(&key) {
+            self.timers.clear(Timer::Originate(key));
+            return false;
+        }
+        let earliest = self.next_departure(now, &key);
+        if earliest > now {
+            self.timers.set(Timer::Originate(key), earliest);
+            return false;
+        }
+        self.timers.clear(Timer::Originate(key));
+        let own = self.own.record(key);
+        own.is_published = false;
+        own.refresh_due = false;
+        own.left = Some(now);
+        self.counters.flushed += 1;
+        self.event(Event::Flushed { key: key.lsa });
+        self.flush(now, key);
+        true
     }
 
-    /// The shortest time between two instances.
-    fn pace(&self, now: Instant) -> Duration {
+    /// When the pace lets another instance of an LSA leave.
+    pub(crate) fn next_departure(&self, now: Instant, key: &DbKey) -> Instant {
+        let own = self.own.get(key);
+        own.and_then(|own| Some(own.left? + self.pace(own.is_contended(now))))
+            .unwrap_or(now)
+    }
+
+    /// The shortest time between two instances of an LSA.
+    fn pace(&self, is_contended: bool) -> Duration {
         let arrival = self
             .interfaces
             .iter()
@@ -181,16 +208,17 @@ impl Router {
             .max()
             .unwrap_or_default();
         let pace = arrival + ARRIVAL_MARGIN;
-        if self.own.is_contended(now) {
+        if is_contended {
             pace.max(MIN_LS_INTERVAL)
         } else {
             pace
         }
     }
 
-    /// When the first origination need not wait any longer for other adjacencies.
-    fn gathered(&mut self, now: Instant) -> Instant {
-        let under_way = self.own.published.is_none()
+    /// When the first Router-LSA need not wait any longer for other adjacencies.
+    fn gathered(&mut self, now: Instant, key: &DbKey) -> Instant {
+        let under_way = key.lsa.ls_type == LsType::Router
+            && !self.own.is_published(key)
             && self.interfaces.iter().any(|interface| {
                 interface.neighbors.values().any(|neighbor| {
                     neighbor.state >= State::ExStart && neighbor.state != State::Full
@@ -203,71 +231,88 @@ impl Router {
         }
     }
 
-    fn originate_now(&mut self, now: Instant, published: Published) {
-        let key = self.router_lsa_key();
-        let sequence = match self.own.sequence {
+    fn originate_now(&mut self, now: Instant, key: DbKey, content: &Content) {
+        let in_database = self.lsdb.entry(&key).is_some();
+        let sequence = match self.own.record(key).sequence {
             None => INITIAL_SEQUENCE,
-            Some(MAX_SEQUENCE) if self.lsdb.entry(&key).is_some() => {
+            Some(MAX_SEQUENCE) if in_database => {
                 self.start_sequence_over(now, key);
                 return;
             }
             Some(MAX_SEQUENCE) => INITIAL_SEQUENCE,
             Some(sequence) => sequence + 1,
         };
-        let options = self.config.area_type.options();
-        let lsa = Lsa::originate(key.lsa, options, sequence, &published.body)
+        let lsa = Lsa::originate(key.lsa, content.options, sequence, &content.body)
             .expect("MAX_STUBS and MAX_INTERFACES keep a Router-LSA below 64 KiB");
         let up_to_date = self.settle_requests(&key, lsa.header());
         self.clear_retransmissions(&key);
         self.install(now, key, lsa, Via::Ourselves);
         self.flood(now, key, None, &up_to_date);
+        let own = self.own.record(key);
+        own.sequence = Some(sequence);
+        own.is_published = true;
+        own.left = Some(now);
+        own.refresh_due = false;
+        let jitter = self.rng.below(REFRESH_JITTER);
+        self.timers
+            .set(Timer::Refresh(key), now + REFRESH_TIME - jitter);
+        if key.lsa.ls_type == LsType::Router {
+            self.own.gathering = None;
+            self.own.stubs.clone_from(&self.stubs);
+        }
         self.counters.originated += 1;
         self.event(Event::Originated {
+            key: key.lsa,
             sequence,
-            stubs: published.stubs.len(),
         });
-        self.own.sequence = Some(sequence);
-        self.own.published = Some(published);
-        self.own.left = Some(now);
-        self.own.refresh_due = false;
-        self.own.gathering = None;
-        let jitter = self.rng.below(REFRESH_JITTER);
-        self.timers.set(Timer::Refresh, now + REFRESH_TIME - jitter);
-        for neighbor in self.all_neighbors() {
-            self.continue_loading(now, neighbor);
-        }
     }
 
     /// The last sequence number is used up: the instance is flushed, and the next one follows
     /// when it has left the database (§12.1.6).
     fn start_sequence_over(&mut self, now: Instant, key: DbKey) {
-        self.own.wrapping = true;
-        self.own.left = Some(now);
+        let own = self.own.record(key);
+        own.wrapping = true;
+        own.left = Some(now);
         self.flush(now, key);
     }
 
-    /// Our Router-LSA has left the database.
-    pub(crate) fn router_lsa_purged(&mut self) {
-        self.own.is_stale = true;
-        self.own.published = None;
-        if self.own.wrapping {
-            self.own.wrapping = false;
-            self.own.sequence = None;
+    /// An LSA has left the database; it may be one of ours.
+    pub(crate) fn lsa_is_gone(&mut self, key: &DbKey) {
+        if let Some(own) = self.own.get_mut(key) {
+            own.is_published = false;
+            if std::mem::take(&mut own.wrapping) {
+                own.sequence = None;
+            }
+            self.timers.clear(Timer::Refresh(*key));
+            self.own.touch(*key);
         }
     }
 
-    pub(crate) fn refresh_timeout(&mut self) {
-        self.own.refresh_due = true;
-        self.own.is_stale = true;
+    pub(crate) fn refresh_timeout(&mut self, key: DbKey) {
+        self.own.record(key).refresh_due = true;
+        self.own.touch(key);
     }
 
-    /// A neighbour became Full: it gets our Router-LSA, which was not described to it.
-    fn present_ourselves(&mut self, now: Instant, id: NeighborId) {
-        let key = self.router_lsa_key();
-        let has_instance = self.own.published.is_some() && self.lsdb.entry(&key).is_some();
-        let is_told = self
-            .neighbor(id)
-            .is_none_or(|neighbor| neighbor.retransmit.contains_key(&key));
+    /// Gives our LSAs to the neighbours that they were not described to. Who is to get the next
+    /// instance need not get this one, and would drop the next if it did; but the next may be
+    /// called off, so that they stay newcomers until it has left.
+    fn present_to_newcomers(&mut self, now: Instant) {
+        let timers = &self.timers;
+        let owed = self
+            .own
+            .take_owed(|key| timers.due(Timer::Originate(*key)).is_none());
+        for (key, newcomers) in owed {
+            for id in newcomers {
+                self.present(now, key, id);
+            }
+        }
+    }
+
+    fn present(&mut self, now: Instant, key: DbKey, id: NeighborId) {
+        let has_instance = self.own.is_published(&key) && self.lsdb.entry(&key).is_some();
+        let is_told = self.neighbor(id).is_none_or(|neighbor| {
+            !neighbor.takes_floods() || neighbor.retransmit.contains_key(&key)
+        });
         if !has_instance || is_told {
             return;
         }
@@ -277,17 +322,43 @@ impl Router {
         }
     }
 
+    /// An LSA of ours was left out of a Database Description. It is flooded when what changes it
+    /// has come or is off; the Router-LSA at Full.
+    pub(crate) fn leave_out(&mut self, key: DbKey, id: NeighborId) {
+        if key != self.router_lsa_key() {
+            self.own.owe(key, id);
+        }
+    }
+
+    /// Whether an LSA of ours is to be left out of a Database Description, because what it says
+    /// is about to change: the neighbour would drop that instance within MinLSArrival of the one
+    /// it asked for. Our Router-LSA changes as soon as the neighbour is Full.
+    pub(crate) fn is_about_to_change(&self, key: &DbKey) -> bool {
+        *key == self.router_lsa_key()
+            || self.own.get(key).is_some_and(|own| {
+                !own.is_published || self.timers.due(Timer::Originate(*key)).is_some()
+            })
+    }
+
+    /// A neighbour was sent LSAs that it asked for; the pace counts from then for ours.
+    pub(crate) fn answered(&mut self, now: Instant, keys: &[LsaKey]) {
+        let router_id = self.config.router_id;
+        for key in keys
+            .iter()
+            .filter(|key| key.advertising_router == router_id)
+        {
+            if let Some(own) = self.own.get_mut(&DbKey::of_area(*key)) {
+                own.left = Some(now);
+            }
+        }
+    }
+
     pub(crate) fn anyone_full(&self) -> bool {
-        self.interfaces.iter().any(|interface| {
-            interface
-                .neighbors
-                .values()
-                .any(|neighbor| neighbor.state == State::Full)
-        })
+        self.interfaces.iter().any(|interface| interface.any_full())
     }
 
     /// What a received LSA that is newer than the database's copy is to us.
-    pub(crate) fn judge_self_originated(&self, header: &LsaHeader) -> SelfOriginated {
+    pub(crate) fn judge_self_originated(&self, key: &DbKey, header: &LsaHeader) -> SelfOriginated {
         let has_our_address = self
             .interfaces
             .iter()
@@ -298,7 +369,7 @@ impl Router {
             || header.key.ls_type == LsType::Network && has_our_address;
         if !ours {
             SelfOriginated::No
-        } else if DbKey::of_area(header.key) == self.router_lsa_key() && self.may_originate() {
+        } else if self.may_originate() && self.is_wanted(key) {
             SelfOriginated::Superseded
         } else if header.age < MAX_AGE {
             SelfOriginated::Unwanted
@@ -307,104 +378,27 @@ impl Router {
         }
     }
 
-    /// A newer instance of our Router-LSA came from the network, from an earlier run or from a
+    /// A newer instance of an LSA of ours came from the network, from an earlier run or from a
     /// router with our id. It is not flooded on: a neighbour would drop our answer within
     /// MinLSArrival of it. Nor is there an answer before somebody is Full.
-    pub(crate) fn supersede_router_lsa(&mut self, now: Instant, header: &LsaHeader) {
+    pub(crate) fn supersede(&mut self, now: Instant, key: DbKey, header: &LsaHeader) {
         self.counters.self_originated_received += 1;
         self.event(Event::SelfOriginatedReceived {
             ls_type: header.key.ls_type.into(),
             sequence: header.sequence,
         });
-        // A copy of the last sequence number takes the place of the flush of ours.
-        self.own.wrapping = false;
-        if self.own.published.take().is_some() {
-            self.own.contentions.push_back(now);
-            if self.own.contentions.len() > CONTENTIONS {
-                self.own.contentions.pop_front();
-            }
+        self.own.record(key).outdone(now, header);
+        self.own.touch(key);
+    }
+
+    /// An LSA came that would be ours if we wanted it: it is flushed as it was received. If we
+    /// want it later, its next instance goes above that, and not too soon after.
+    pub(crate) fn flush_unwanted(&mut self, now: Instant, key: DbKey, header: &LsaHeader) {
+        if key == self.external_key(key.lsa.link_state_id) && self.own.has_room() {
+            let own = self.own.record(key);
+            own.outdone(now, header);
+            own.left = Some(now);
         }
-        self.own.sequence = self.own.sequence.max(Some(header.sequence));
-        self.own.left = self.own.left.max(departure_of(now, header));
-        self.own.is_stale = true;
+        self.flush(now, key);
     }
-
-    /// What our Router-LSA should say (§12.4.1), and the stubs in it.
-    fn wanted_router_lsa(&self) -> (RouterLsa, Vec<Stub>) {
-        let mut links = Vec::new();
-        let described = self
-            .interfaces
-            .iter()
-            .filter(|interface| interface.is_described());
-        for interface in described {
-            if let Some(link) = interface.link {
-                match interface.settings.network {
-                    NetworkType::PointToPoint => point_to_point_links(interface, link, &mut links),
-                    NetworkType::Broadcast => links.push(broadcast_link(interface, link)),
-                }
-            }
-        }
-        links.extend(self.stubs.iter().map(|stub| RouterLink {
-            kind: LinkKind::Stub,
-            id: stub.prefix,
-            data: Ipv4Addr::BROADCAST,
-            metric: stub.metric,
-        }));
-        (RouterLsa { flags: 0, links }, self.stubs.clone())
-    }
-}
-
-/// §12.4.1.1: a link to the neighbour when Full, and the subnet (option 2) for as long as the
-/// interface is up. An unnumbered link is known by its ifIndex and has no subnet.
-fn point_to_point_links(interface: &Interface, link: LinkState, links: &mut Vec<RouterLink>) {
-    let data = if link.is_unnumbered() {
-        Ipv4Addr::from_bits(link.index)
-    } else {
-        link.address
-    };
-    let full = interface
-        .neighbors
-        .values()
-        .filter(|neighbor| neighbor.state == State::Full);
-    links.extend(full.map(|neighbor| RouterLink {
-        kind: LinkKind::PointToPoint,
-        id: neighbor.router_id.0,
-        data,
-        metric: MAX_LINK_METRIC,
-    }));
-    if !link.is_unnumbered() {
-        links.push(subnet(interface, link));
-    }
-}
-
-/// §12.4.1.2: a transit link when fully adjacent to the Designated Router, else a stub network.
-fn broadcast_link(interface: &Interface, link: LinkState) -> RouterLink {
-    match interface.full_dr() {
-        Some(dr) => RouterLink {
-            kind: LinkKind::Transit,
-            id: dr.address,
-            data: link.address,
-            metric: MAX_LINK_METRIC,
-        },
-        None => subnet(interface, link),
-    }
-}
-
-fn subnet(interface: &Interface, link: LinkState) -> RouterLink {
-    RouterLink {
-        kind: LinkKind::Stub,
-        id: link.subnet(),
-        data: link.mask(),
-        metric: interface.settings.cost,
-    }
-}
-
-/// The latest time at which the sender may have got a copy that we receive now: each hop adds a
-/// second of InfTransDelay to the age, so that the copy may be younger by that. At MaxAge the age
-/// tells nothing. Nothing for a copy from before the clock began.
-fn departure_of(now: Instant, header: &LsaHeader) -> Option<Instant> {
-    if header.age >= MAX_AGE {
-        return Some(now);
-    }
-    now.checked_sub(Duration::from_secs(header.age.saturating_sub(1).into()))
 }

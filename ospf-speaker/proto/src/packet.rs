@@ -29,7 +29,6 @@ pub use error::DecodeError;
 pub use external_lsa::{ExternalKind, ExternalLsa, ExternalMetric};
 pub use header::{HEADER_LEN, Header, PacketType};
 pub use hello::Hello;
-pub(crate) use hex::Hex;
 pub use lsa::{
     INITIAL_SEQUENCE, LSA_HEADER_LEN, LsType, Lsa, LsaHeader, LsaKey, LsaTooLong, MAX_AGE,
     MAX_SEQUENCE, RESERVED_SEQUENCE,

@@ -34,6 +34,7 @@ impl Router {
             return Err(PacketDrop::BadRequest);
         };
         self.send_lsas_to(id, lsas);
+        self.answered(now, keys);
         Ok(())
     }
 

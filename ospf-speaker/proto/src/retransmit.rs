@@ -66,12 +66,6 @@ impl Router {
     }
 
     pub(crate) fn retransmit_timeout(&mut self, now: Instant, id: NeighborId) {
-        // An instance of ours that is superseded as soon as the pace allows is not sent again:
-        // had the first copy been lost, the second would be the one that the pace counts from.
-        let superseded = self
-            .timers
-            .due(Timer::Originate)
-            .map(|_| self.router_lsa_key());
         let Some(interface) = self.interfaces.get_mut(id.interface.0) else {
             return;
         };
@@ -89,7 +83,9 @@ impl Router {
         for key in &due {
             neighbor.retransmit.insert(*key, now);
         }
-        due.retain(|&key| Some(key) != superseded);
+        // An instance of ours that is superseded as soon as the pace allows is not sent again:
+        // had the first copy been lost, the second would be the one that the pace counts from.
+        due.retain(|&key| self.timers.due(Timer::Originate(key)).is_none());
         let next = neighbor
             .retransmit
             .values()

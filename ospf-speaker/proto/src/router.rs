@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, ConfigError, LinkState, NetworkType, Stub, TooManyStubs, canonical};
+use crate::config::{
+    AnnounceError, Config, ConfigError, External, LinkState, NetworkType, Stub,
+    canonical_externals, canonical_stubs,
+};
 use crate::counters::{Counters, LsaDrop, PacketDrop};
 use crate::ids::{InterfaceId, NeighborId, RouterId};
 use crate::interface::Interface;
 use crate::lsdb::Lsdb;
 use crate::neighbor::NeighborEvent;
-use crate::originate::OwnRouterLsa;
+use crate::own::OwnLsas;
 use crate::packet::{ALL_D_ROUTERS, ALL_SPF_ROUTERS, Body, Header, Packet};
 use crate::rng::Rng;
 use crate::shutdown::Stage;
@@ -30,9 +33,11 @@ pub struct Router {
     pub(crate) config: Config,
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) lsdb: Lsdb,
-    pub(crate) own: OwnRouterLsa,
+    pub(crate) own: OwnLsas,
     /// The wanted stubs in canonical order.
     pub(crate) stubs: Vec<Stub>,
+    /// The wanted external routes by address.
+    pub(crate) externals: BTreeMap<Ipv4Addr, External>,
     pub(crate) stopping: Option<Stage>,
     pub(crate) timers: TimerTable,
     pub(crate) rng: Rng,
@@ -63,8 +68,9 @@ impl Router {
                 .map(Interface::new)
                 .collect(),
             lsdb: Lsdb::default(),
-            own: OwnRouterLsa::new(config.sequence_hint),
+            own: OwnLsas::new(config.sequence_hint, config.is_asbr),
             stubs: Vec::new(),
+            externals: BTreeMap::new(),
             stopping: None,
             timers: TimerTable::default(),
             rng: Rng::new(seed),
@@ -128,14 +134,23 @@ impl Router {
         self.finish(now);
     }
 
-    /// Sets the whole set of host stubs to announce. A call that changes nothing does nothing,
-    /// and a call after [`Router::shutdown`] neither.
-    pub fn announce(&mut self, now: Instant, stubs: &[Stub]) -> Result<(), TooManyStubs> {
+    /// Sets the whole set of hosts to announce: as stubs of the Router-LSA, and as external
+    /// routes, each in an LSA of its own. A call that changes nothing does nothing, and a call
+    /// after [`Router::shutdown`] neither.
+    ///
+    /// # Errors
+    /// More than fit, or an external route in a stub area; then the set stays as it was.
+    pub fn announce(
+        &mut self,
+        now: Instant,
+        stubs: &[Stub],
+        externals: &[External],
+    ) -> Result<(), AnnounceError> {
         let now = self.advance(now);
-        let stubs = canonical(stubs)?;
-        if self.stopping.is_none() && stubs != self.stubs {
-            self.stubs = stubs;
-            self.own.is_stale = true;
+        let stubs = canonical_stubs(stubs)?;
+        let externals = canonical_externals(externals, self.config.area_type)?;
+        if self.stopping.is_none() && (stubs != self.stubs || externals != self.externals) {
+            self.want(stubs, externals);
             self.finish(now);
         }
         Ok(())
@@ -178,7 +193,7 @@ impl Router {
 
     /// The end of every input: what it caused goes out together.
     fn finish(&mut self, now: Instant) {
-        self.update_router_lsa(now);
+        self.update_own_lsas(now);
         self.flush_floods(now);
         if self.stopping.is_some() && !self.is_stopped() {
             self.continue_shutdown(now);
@@ -201,8 +216,10 @@ impl Router {
             Timer::LastDbDesc(id) => self.last_dbdesc_timeout(id),
             Timer::Request(id) => self.request_timeout(now, id),
             Timer::Retransmit(id) => self.retransmit_timeout(now, id),
-            Timer::Originate => self.own.is_stale = true,
-            Timer::Refresh => self.refresh_timeout(),
+            Timer::Originate(key) => self.own.touch(key),
+            Timer::Refresh(key) => self.refresh_timeout(key),
+            // What is left over is looked at in `finish`.
+            Timer::NextBurst => {}
             Timer::MaxAge(key) => self.max_age_timeout(now, key),
             // The stage's own deadline is looked at in `finish`.
             Timer::Shutdown => {}

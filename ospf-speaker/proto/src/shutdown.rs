@@ -5,11 +5,13 @@
 //! 2328 §14.1) and a Hello that lists nobody ends the adjacencies at once instead of after
 //! RouterDeadInterval. Every wait is bounded.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::InterfaceId;
+use crate::lsdb::DbKey;
 use crate::moment::{Moment, OutOfRange};
 use crate::router::Router;
 use crate::timer::Timer;
@@ -79,10 +81,14 @@ impl Router {
         if self.stopping.is_some() {
             return;
         }
-        let until = self.next_departure(now).max(now) + PATIENCE;
-        self.stubs.clear();
-        self.own.is_stale = true;
-        self.update_router_lsa(now);
+        let last = self
+            .own
+            .keys()
+            .map(|key| self.next_departure(now, key))
+            .max();
+        let until = last.map_or(now, |last| last.max(now)) + PATIENCE;
+        self.want(Vec::new(), BTreeMap::new());
+        self.update_own_lsas(now);
         self.stopping = Some(Stage::Withdrawing { until });
         self.timers.set(Timer::Shutdown, until);
     }
@@ -99,18 +105,18 @@ impl Router {
     pub(crate) fn continue_shutdown(&mut self, now: Instant) {
         let key = self.router_lsa_key();
         let nobody_listens = !self.anyone_full();
-        let acknowledged = !self.is_on_a_retransmission_list(&key);
         if let Some(Stage::Withdrawing { until }) = self.stopping {
-            let left = self.timers.due(Timer::Originate).is_none();
-            if nobody_listens || left && acknowledged || now >= until {
-                self.timers.clear(Timer::Originate);
-                self.timers.clear(Timer::Refresh);
+            let withdrawn = || !self.anything_of_ours_unacknowledged() && !self.anything_pending();
+            if nobody_listens || now >= until || withdrawn() {
                 self.stopping = Some(Stage::Settling);
-                self.timers.set(Timer::Shutdown, self.next_departure(now));
+                self.own.touch_all();
+                self.update_own_lsas(now);
+                self.timers
+                    .set(Timer::Shutdown, self.next_departure(now, &key));
             }
         }
         if self.stopping == Some(Stage::Settling)
-            && (nobody_listens || self.next_departure(now) <= now)
+            && (nobody_listens || self.next_departure(now, &key) <= now)
         {
             let until = now + PATIENCE;
             self.stopping = Some(Stage::Flushing { until });
@@ -123,6 +129,24 @@ impl Router {
                 self.say_good_bye(now);
             }
         }
+    }
+
+    /// Whether a neighbour has not acknowledged an LSA of ours.
+    fn anything_of_ours_unacknowledged(&self) -> bool {
+        let is_ours = |key: &DbKey| key.lsa.advertising_router == self.config.router_id;
+        self.interfaces
+            .iter()
+            .flat_map(|interface| interface.neighbors.values())
+            .any(|neighbor| neighbor.retransmit.keys().any(is_ours))
+    }
+
+    /// Whether a change of an LSA of ours waits for its time.
+    fn anything_pending(&self) -> bool {
+        self.own.next_stale().is_some()
+            || self
+                .own
+                .keys()
+                .any(|key| self.timers.due(Timer::Originate(*key)).is_some())
     }
 
     fn say_good_bye(&mut self, now: Instant) {

@@ -2,6 +2,7 @@
 
 mod bench;
 mod exchange;
+mod externals;
 mod flooding;
 mod handover;
 mod hello;

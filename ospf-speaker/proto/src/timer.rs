@@ -28,10 +28,12 @@ pub(crate) enum Timer {
     Request(NeighborId),
     /// Unacknowledged LSAs are sent again (§13.6).
     Retransmit(NeighborId),
-    /// A paced change of our Router-LSA leaves.
-    Originate,
-    /// Our Router-LSA is refreshed (§12.4).
-    Refresh,
+    /// A paced change of an LSA of ours leaves.
+    Originate(DbKey),
+    /// An LSA of ours is refreshed (§12.4).
+    Refresh(DbKey),
+    /// More instances of our LSAs leave than one burst holds.
+    NextBurst,
     /// An LSA reaches MaxAge (§14).
     MaxAge(DbKey),
     /// A step of the planned stop is due or has taken too long.

@@ -1,13 +1,15 @@
 //! What the speaker shows of itself: events as they happen, and views of its state.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
-use crate::config::{LinkState, Stub};
+use crate::config::{External, LinkState, Stub};
 use crate::counters::{Counters, LsaDrop, PacketDrop};
 use crate::ids::{InterfaceId, NeighborId, RouterId};
+use crate::lsdb::Entry;
 use crate::neighbor::State;
-use crate::packet::{LinkKind, LsType, RouterLink, RouterLsa};
+use crate::packet::{ExternalLsa, ExternalMetric, LinkKind, LsType, LsaKey, RouterLink, RouterLsa};
 use crate::router::Router;
 use crate::timer::Timer;
 
@@ -48,12 +50,17 @@ pub enum Event {
         /// The BDR's address, if there is one.
         bdr: Option<Ipv4Addr>,
     },
-    /// A new instance of our Router-LSA left.
+    /// A new instance of an LSA of ours left.
     Originated {
+        /// Which LSA.
+        key: LsaKey,
         /// Its sequence number.
         sequence: i32,
-        /// How many of its links are announced stubs.
-        stubs: usize,
+    },
+    /// An LSA of ours is wanted no more and leaves the area.
+    Flushed {
+        /// Which LSA.
+        key: LsaKey,
     },
     /// A newer copy of an LSA of ours came from the network and is answered (RFC 2328 §13.4).
     SelfOriginatedReceived {
@@ -138,14 +145,27 @@ pub struct LsaView {
     pub length: u16,
     /// A Router-LSA's links; empty for other types.
     pub links: Vec<RouterLink>,
+    /// What an LSA of type 5 or 7 says; nothing for other types.
+    pub external: Option<ExternalLsa>,
 }
 
-/// The stubs that our Router-LSA carries.
+/// The hosts that LSAs of ours carry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Announced {
     /// The stubs, sorted; empty when no instance of this run is in the database.
     pub stubs: Vec<Stub>,
-    /// Whether there is a Full neighbour and every one has acknowledged the instance.
+    /// Whether there is a Full neighbour and every one has acknowledged the Router-LSA.
+    pub acknowledged: bool,
+    /// The external routes that instances of this run carry, by address.
+    pub externals: Vec<AnnouncedExternal>,
+}
+
+/// An external route that an LSA of ours carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnnouncedExternal {
+    /// The route.
+    pub external: External,
+    /// Whether there is a Full neighbour and every one has acknowledged the LSA.
     pub acknowledged: bool,
 }
 
@@ -188,7 +208,11 @@ impl Router {
             } else {
                 Vec::new()
             };
+            let external = is_external(header.key.ls_type)
+                .then(|| ExternalLsa::decode(entry.body()).ok())
+                .flatten();
             LsaView {
+                external,
                 ls_type: header.key.ls_type.into(),
                 link_state_id: header.key.link_state_id,
                 advertising_router: header.key.advertising_router,
@@ -203,29 +227,57 @@ impl Router {
 
     /// The stubs that our Router-LSA carries, and whether the neighbours have it.
     pub fn announced(&self) -> Announced {
-        let Some(published) = &self.own.published else {
-            return Announced::default();
-        };
+        let anyone_full = self.anyone_full();
+        let acknowledged = |key| anyone_full && !self.is_on_a_retransmission_list(key);
+        let externals = self
+            .own
+            .published()
+            .filter(|key| is_external(key.lsa.ls_type))
+            .filter_map(|key| {
+                Some(AnnouncedExternal {
+                    external: carried(self.lsdb.entry(key)?)?,
+                    acknowledged: acknowledged(key),
+                })
+            });
         let key = self.router_lsa_key();
-        Announced {
-            stubs: published.stubs.clone(),
-            acknowledged: self.anyone_full() && !self.is_on_a_retransmission_list(&key),
+        let mut announced = Announced {
+            externals: externals.collect(),
+            ..Announced::default()
+        };
+        if self.own.is_published(&key) {
+            announced.stubs.clone_from(&self.own.stubs);
+            announced.acknowledged = acknowledged(&key);
         }
+        announced
     }
 
-    /// The routers whose Router-LSA has a host stub link to this address, ourselves included.
+    /// The routers that announce this address as a host, ourselves included: by a stub link of
+    /// their Router-LSA, or by an LSA of type 5 or 7.
     pub fn announcers(&self, prefix: Ipv4Addr) -> Vec<RouterId> {
         let is_wanted = |link: &RouterLink| {
             link.kind == LinkKind::Stub && link.id == prefix && link.data == Ipv4Addr::BROADCAST
         };
-        self.lsdb
-            .iter()
-            .filter(|(key, _)| key.lsa.ls_type == LsType::Router && !self.lsdb.is_leaving(key))
-            .filter(|(_, entry)| {
-                RouterLsa::decode(entry.body()).is_ok_and(|lsa| lsa.links.iter().any(is_wanted))
-            })
-            .map(|(key, _)| key.lsa.advertising_router)
-            .collect()
+        let announcers: BTreeSet<RouterId> =
+            self.lsdb
+                .iter()
+                .filter(|(key, _)| !self.lsdb.is_leaving(key))
+                .filter(|(key, entry)| match key.lsa.ls_type {
+                    LsType::Router => RouterLsa::decode(entry.body())
+                        .is_ok_and(|lsa| lsa.links.iter().any(is_wanted)),
+                    LsType::AsExternal | LsType::Nssa => {
+                        carried(entry).is_some_and(|external| external.prefix == prefix)
+                    }
+                    LsType::Network
+                    | LsType::SummaryNetwork
+                    | LsType::SummaryAsbr
+                    | LsType::OpaqueLink
+                    | LsType::OpaqueArea
+                    | LsType::OpaqueAs
+                    | LsType::Unknown(_) => false,
+                })
+                .map(|(key, _)| key.lsa.advertising_router)
+                .collect();
+        announcers.into_iter().collect()
     }
 
     /// The counters.
@@ -233,14 +285,30 @@ impl Router {
         &self.counters
     }
 
-    /// The highest sequence number that our Router-LSA is known to have had, to be kept as the
+    /// The highest sequence number that an LSA of ours is known to have had, to be kept as the
     /// next run's hint.
     pub fn sequence(&self) -> Option<i32> {
-        self.own.sequence
+        self.own.highest_sequence()
     }
 
     /// The link state of an interface that is up.
     pub fn link(&self, id: InterfaceId) -> Option<LinkState> {
         self.interfaces.get(id.0)?.link
     }
+}
+
+/// Whether LSAs of the type are laid out as [`ExternalLsa`].
+fn is_external(ls_type: LsType) -> bool {
+    matches!(ls_type, LsType::AsExternal | LsType::Nssa)
+}
+
+/// The host that an LSA of type 5 or 7 makes reachable, if it does.
+fn carried(entry: &Entry) -> Option<External> {
+    let lsa = ExternalLsa::decode(entry.body()).ok()?;
+    let is_host = lsa.mask == Ipv4Addr::BROADCAST && lsa.metric < ExternalMetric::INFINITY;
+    is_host.then(|| External {
+        prefix: entry.link_state_id(),
+        kind: lsa.kind,
+        metric: u16::try_from(lsa.metric.value()).unwrap_or(u16::MAX),
+    })
 }

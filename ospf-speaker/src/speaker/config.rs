@@ -14,6 +14,7 @@ pub(super) fn core(file: &DirectorFile, sequence_hint: Option<i32>) -> Config {
             AreaType::Nssa => isopath_ospf::AreaType::Nssa,
         },
         interfaces: file.ospf.interface.iter().map(interface).collect(),
+        is_asbr: false,
         sequence_hint,
     }
 }

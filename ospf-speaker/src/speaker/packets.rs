@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::time::Instant;
 
+use isopath_ospf::packet::LsType;
 use isopath_ospf::{Event, InterfaceId, State};
 use tracing::{debug, error, info, warn};
 
@@ -92,12 +93,16 @@ impl Speaker {
             Event::DesignatedRouter { interface, dr, bdr } => {
                 info!(interface = name(interface), ?dr, ?bdr, "designated router");
             }
-            Event::Originated { sequence, stubs } => {
-                info!(
-                    sequence = format_args!("{sequence:#x}"),
-                    stubs, "originated"
-                );
+            Event::Originated { key, sequence } => {
+                let sequence = format_args!("{sequence:#x}");
+                // There may be thousands of the others.
+                if key.ls_type == LsType::Router {
+                    info!(sequence, "originated our Router-LSA");
+                } else {
+                    debug!(sequence, "originated {key}");
+                }
             }
+            Event::Flushed { key } => debug!("flushed {key}"),
             Event::SelfOriginatedReceived { ls_type, sequence } => {
                 let sequence = format_args!("{sequence:#x}");
                 info!(ls_type, sequence, "answered a newer copy of our own LSA");

@@ -3,6 +3,8 @@
 
 use std::net::Ipv4Addr;
 
+use serde::{Deserialize, Serialize};
+
 use super::error::DecodeError;
 use super::wire::Reader;
 
@@ -27,7 +29,8 @@ pub struct ExternalLsa {
 }
 
 /// The type of an external metric (RFC 2328 §2.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ExternalKind {
     /// E1: in the units of OSPF; the cost to the originating router is added.
     Type1,

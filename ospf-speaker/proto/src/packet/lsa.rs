@@ -1,6 +1,7 @@
 //! LSAs: header, comparison of instances, checksum (RFC 2328 §12.1, §13.1, §A.4).
 
 use std::cmp::Ordering;
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -118,6 +119,21 @@ impl From<PlainKey> for LsaKey {
             link_state_id: Ipv4Addr::from_bits(link_state_id),
             advertising_router: RouterId(Ipv4Addr::from_bits(advertising_router)),
         }
+    }
+}
+
+impl fmt::Display for LsaKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            ls_type,
+            link_state_id,
+            advertising_router,
+        } = self;
+        let ls_type = u8::from(*ls_type);
+        write!(
+            f,
+            "type {ls_type} LSA {link_state_id} of {advertising_router}"
+        )
     }
 }
 

@@ -14,13 +14,16 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::Router;
-use crate::config::{AreaType, Config, ConfigError, NetworkType, Stub, TooManyStubs, canonical};
+use crate::config::{
+    AnnounceError, AreaType, Config, ConfigError, External, NetworkType, Stub, canonical_externals,
+    canonical_stubs,
+};
 use crate::counters::Counters;
 use crate::ids::{AreaId, RouterId};
 use crate::interface::{Interface, InterfaceSnapshot};
 use crate::lsdb::{EntrySnapshot, Lsdb};
 use crate::moment::{Moment, OutOfRange};
-use crate::originate::{OwnRouterLsa, OwnSnapshot};
+use crate::own::{OwnLsas, OwnSnapshot};
 use crate::rng::Rng;
 use crate::shutdown::{Stage, StageSnapshot};
 use crate::timer::{Timer, TimerTable};
@@ -33,6 +36,7 @@ pub struct Snapshot {
     lsdb: Vec<EntrySnapshot>,
     own: OwnSnapshot,
     stubs: Vec<Stub>,
+    externals: Vec<External>,
     stopping: Option<StageSnapshot>,
     /// Without those of [`Timer::MaxAge`], which follow from the database.
     timers: Vec<(Timer, Moment)>,
@@ -74,9 +78,9 @@ pub enum SnapshotError {
         /// What it is in the snapshot.
         running: String,
     },
-    /// The snapshot has more stubs than a Router-LSA carries.
+    /// The snapshot has more hosts than can be announced.
     #[error("the snapshot cannot be announced")]
-    Stubs(#[from] TooManyStubs),
+    Announce(#[from] AnnounceError),
     /// A point in time is not on this process' clock.
     #[error("a time in the snapshot is out of range")]
     Time,
@@ -154,6 +158,7 @@ impl Router {
             lsdb,
             own,
             stubs,
+            externals,
             stopping,
             timers,
             rng,
@@ -175,6 +180,7 @@ impl Router {
             lsdb: lsdb.snapshot(now),
             own: own.snapshot(now),
             stubs: stubs.clone(),
+            externals: externals.values().copied().collect(),
             stopping: stopping.map(|stage| stage.snapshot(now)),
             timers: timers
                 .iter()
@@ -204,6 +210,7 @@ impl Router {
             lsdb,
             own,
             stubs,
+            externals,
             stopping,
             timers,
             rng,
@@ -221,8 +228,9 @@ impl Router {
         let mut router = Self {
             interfaces,
             lsdb: Lsdb::restore(lsdb, taken)?,
-            own: OwnRouterLsa::restore(own, taken)?,
-            stubs: canonical(&stubs)?,
+            own: OwnLsas::restore(own, taken)?,
+            stubs: canonical_stubs(&stubs)?,
+            externals: canonical_externals(&externals, config.area_type)?,
             stopping: stopping
                 .map(|stage| Stage::restore(stage, taken))
                 .transpose()?,

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use crate::lsdb::DbKey;
 use crate::packet::{
     ALL_SPF_ROUTERS, Body, DbDesc, DbDescFlags, Header, Hello, LsType, Lsa, LsaHeader, LsaKey,
     NetworkLsa, Options, Packet, RouterLink, RouterLsa,
@@ -46,6 +47,7 @@ pub(super) fn config(networks: &[NetworkType]) -> Config {
         area: AreaId(Ipv4Addr::UNSPECIFIED),
         area_type: AreaType::Normal,
         interfaces: networks.iter().copied().map(interface).collect(),
+        is_asbr: false,
         sequence_hint: None,
     }
 }
@@ -432,8 +434,14 @@ impl Bench {
             .collect()
     }
 
+    /// The instance of an LSA that is in the database.
+    pub(super) fn own_copy(&self, key: LsaKey) -> Lsa {
+        let entry = self.router.lsdb.entry(&DbKey::of_area(key));
+        entry.expect("the LSA is in the database").to_send(self.now)
+    }
+
     pub(super) fn announce(&mut self, stubs: &[Stub]) {
-        self.router.announce(self.now, stubs).unwrap();
+        self.router.announce(self.now, stubs, &[]).unwrap();
         self.drain();
     }
 

@@ -7,7 +7,7 @@ use super::bench::vip;
 use super::net::{Faults, Net, Trace};
 use crate::packet::Body;
 use crate::rng::Rng;
-use crate::{NeighborView, State, Stub};
+use crate::{External, ExternalKind, NeighborView, State, Stub};
 
 const SEEDS: u64 = 24;
 const SECOND: Duration = Duration::from_secs(1);
@@ -113,6 +113,14 @@ fn neighbors(
     views.map(view).collect()
 }
 
+fn external(stub: Stub) -> External {
+    External {
+        prefix: stub.prefix,
+        kind: ExternalKind::Type2,
+        metric: stub.metric,
+    }
+}
+
 #[test]
 fn a_network_with_handovers_behaves_as_one_without() {
     let mut found = [0; State::ALL.len()];
@@ -129,12 +137,14 @@ fn a_network_with_handovers_behaves_as_one_without() {
             let router = usize::try_from(rng.next_u64() % 4).unwrap();
             let last = u8::try_from(rng.next_u64() % 5).unwrap();
             let set: Vec<Stub> = (0..last).map(vip).collect();
+            let routes: Vec<External> = set.iter().map(|stub| external(*stub)).collect();
             let again = rng.next_u64();
             match rng.next_u64() % 8 {
                 0 => twins.both(|net| net.crash(router, again)),
                 1 => twins.both(|net| net.set_wire(router, false)),
                 2 => (0..WIRES.len()).for_each(|wire| twins.both(|net| net.set_wire(wire, true))),
                 3 => twins.both(|net| net.stop(router)),
+                4 => twins.both(|net| net.announce_externals(router, &routes)),
                 _ => twins.both(|net| net.announce(router, &set)),
             }
         }

@@ -8,8 +8,8 @@ use super::bench::{epoch, interface};
 use crate::packet::{Body, Packet};
 use crate::rng::Rng;
 use crate::{
-    AreaId, AreaType, Config, InterfaceId, LinkState, LsaView, NetworkType, Router, RouterId,
-    State, Stub, Transmit,
+    AreaId, AreaType, Config, External, InterfaceId, LinkState, LsaView, NetworkType, Router,
+    RouterId, State, Stub, Transmit,
 };
 
 /// How a link treats packets, in percent.
@@ -65,6 +65,7 @@ impl Net {
                 area: AreaId(Ipv4Addr::UNSPECIFIED),
                 area_type: AreaType::Normal,
                 interfaces: Vec::new(),
+                is_asbr: false,
                 sequence_hint: None,
             })
             .collect();
@@ -146,7 +147,13 @@ impl Net {
     }
 
     pub(super) fn announce(&mut self, router: usize, stubs: &[Stub]) {
-        self.routers[router].announce(self.now, stubs).unwrap();
+        self.routers[router].announce(self.now, stubs, &[]).unwrap();
+        self.drain(router);
+    }
+
+    pub(super) fn announce_externals(&mut self, router: usize, externals: &[External]) {
+        let result = self.routers[router].announce(self.now, &[], externals);
+        result.unwrap();
         self.drain(router);
     }
 

@@ -9,7 +9,7 @@ use crate::packet::{
     Body, INITIAL_SEQUENCE, LinkKind, LsType, Lsa, LsaKey, MAX_AGE, MAX_SEQUENCE, Options,
     RouterLink,
 };
-use crate::{Config, Event, InterfaceId, MAX_STUBS, NetworkType, State, Stub, TooManyStubs};
+use crate::{AnnounceError, Config, Event, InterfaceId, MAX_STUBS, NetworkType, State, Stub};
 
 const SEQ: i32 = INITIAL_SEQUENCE;
 const SECOND: Duration = Duration::from_secs(1);
@@ -69,8 +69,8 @@ fn one_instance_leaves_at_full_with_everything_in_it() {
         ]
     );
     assert!(bench.events.contains(&Event::Originated {
+        key: own[0].key(),
         sequence: SEQ,
-        stubs: 2
     }));
 }
 
@@ -238,8 +238,8 @@ fn more_stubs_than_fit_are_refused_and_the_set_stays() {
         metric: 1,
     };
     let too_many: Vec<Stub> = (0..=MAX_STUBS).map(host).collect();
-    let refused = bench.router.announce(bench.now, &too_many);
-    assert_eq!(refused, Err(TooManyStubs(MAX_STUBS + 1)));
+    let refused = bench.router.announce(bench.now, &too_many, &[]);
+    assert_eq!(refused, Err(AnnounceError::TooManyStubs(MAX_STUBS + 1)));
     assert_eq!(bench.router.announced().stubs, [vip(1)]);
     bench.advance(PACE);
     bench.take();
