@@ -85,11 +85,13 @@ impl Speaker {
         let of = |vip: &Vip| {
             let others = self.our_paths.others.get(vip);
             let mut routers = others.cloned().unwrap_or_default();
-            let stubs = &carried.stubs;
-            if stubs
-                .binary_search_by_key(&vip.0, |stub| stub.prefix)
-                .is_ok()
-            {
+            let stub = carried
+                .stubs
+                .binary_search_by_key(&vip.0, |stub| stub.prefix);
+            let external = carried
+                .externals
+                .binary_search_by_key(&vip.0, |own| own.external.prefix);
+            if stub.is_ok() || external.is_ok() {
                 routers.push(us);
                 routers.sort_unstable();
             }
