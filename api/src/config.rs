@@ -51,6 +51,7 @@ impl DirectorFile {
             ));
         }
         self.ospf.validate(&mut faults);
+        self.validate_on_exit(&mut faults);
         if self.controller.is_some() {
             for (key, count) in [("vip", self.vip.len()), ("service", self.service.len())] {
                 if count > 0 {
@@ -65,6 +66,34 @@ impl DirectorFile {
         faults.extend(validate_vips(&self.vip));
         faults.extend(validate_services(&self.vip, &self.service));
         faults
+    }
+
+    /// A speaker that is gone cannot withdraw, so that what bounds the time of an announcement
+    /// without a word about health is the switch: by the grace period, which is `agent_hold`, or
+    /// by the dead interval where it has never heard of graceful restart.
+    fn validate_on_exit(&self, faults: &mut Vec<Fault>) {
+        if self.director.on_exit == OnExit::Withdraw {
+            return;
+        }
+        let hold = self.director.agent_hold;
+        let bounds = Duration::from_secs(1)..=Duration::from_secs(1800);
+        if !bounds.contains(&hold) {
+            faults.push(Fault::new(
+                "/director/agent_hold",
+                "a time from 1s to 30m with on_exit = \"keep\"",
+                humantime::format_duration(hold),
+            ));
+        }
+        for (index, interface) in self.ospf.interface.iter().enumerate() {
+            if interface.dead_interval > hold {
+                let hold = humantime::format_duration(hold);
+                faults.push(Fault::new(
+                    format!("/ospf/interface/{index}/dead_interval"),
+                    format_args!("at most agent_hold ({hold}) with on_exit = \"keep\""),
+                    humantime::format_duration(interface.dead_interval),
+                ));
+            }
+        }
     }
 }
 
@@ -88,6 +117,9 @@ pub struct DirectorConfig {
     /// How long the speaker keeps the announced set without a word from the agent.
     #[serde(default = "default_agent_hold", with = "crate::duration")]
     pub agent_hold: Duration,
+    /// What becomes of the announced set when the speaker is told to stop.
+    #[serde(default)]
+    pub on_exit: OnExit,
     /// Where the agent serves its Prometheus metrics; nowhere when absent.
     #[serde(default)]
     pub metrics: Option<SocketAddr>,
@@ -117,6 +149,18 @@ fn default_agent_hold() -> Duration {
 
 fn default_vip_interface() -> String {
     "isopath".to_owned()
+}
+
+/// What a speaker that gets SIGTERM does about what it announces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnExit {
+    /// Withdraw it, and leave when the switches have let go.
+    #[default]
+    Withdraw,
+    /// Ask the switches to keep it until the next start, for `agent_hold` at most (RFC 3623);
+    /// withdraw it where they cannot.
+    Keep,
 }
 
 /// What the agent programs.
@@ -413,6 +457,24 @@ bfd = { min_tx = "50ms", min_rx = "50ms", multiplier = 3 }
                 "multiplier = 0",
                 "d1.toml:11:",
                 "from 1 to 255",
+            ),
+            (
+                "agent_hold = \"10s\"",
+                "agent_hold = \"3s\"\non_exit = \"keep\"",
+                "d1.toml:11:17: ",
+                "at most agent_hold (3s)",
+            ),
+            (
+                "agent_hold = \"10s\"",
+                "agent_hold = \"31m\"\non_exit = \"keep\"",
+                "d1.toml:5:14: ",
+                "from 1s to 30m",
+            ),
+            (
+                "agent_hold = \"10s\"",
+                "on_exit = \"leave\"",
+                "d1.toml:5:11: ",
+                "leave",
             ),
         ];
         for (from, to, place, words) in cases {

@@ -44,6 +44,8 @@ pub(crate) struct Bfd {
     pub(crate) lateness: Lateness,
     /// Whether any session changed its state since it was last asked.
     changed: bool,
+    /// All sessions are in AdminDown and no new one is made.
+    paused: bool,
 }
 
 #[derive(Debug)]
@@ -83,6 +85,7 @@ impl Bfd {
             counters: BTreeMap::new(),
             lateness: Lateness::default(),
             changed: false,
+            paused: false,
         }
     }
 
@@ -147,7 +150,7 @@ impl Bfd {
         }
         for &(id, address) in neighbors {
             let known = |peer: &Peer| peer.interface == id && peer.address == address;
-            if !self.peers.iter().any(known) {
+            if !self.paused && !self.peers.iter().any(known) {
                 self.create(now, id, address, kept);
             }
         }
@@ -257,12 +260,36 @@ impl Bfd {
         self.transmit(earliest);
     }
 
-    /// Takes every session down, so that the peers do not wait for us.
+    /// Takes every session down for good, so that the peers act on it and do not wait for us.
     pub(crate) fn stop(&mut self, now: Instant) {
         for peer in &mut self.peers {
+            if self.paused {
+                // The last word is Down: a peer that made nothing of the pause is told now.
+                peer.session.enable(now);
+            }
             peer.session.down(now);
         }
         self.transmit(None);
+    }
+
+    /// Takes every session to AdminDown, which says nothing about the path, because there will be
+    /// nobody to answer the peers for a while. Says whether there is any.
+    pub(crate) fn pause(&mut self, now: Instant) -> bool {
+        self.paused = true;
+        for peer in &mut self.peers {
+            peer.session.admin_down(now);
+        }
+        self.transmit(None);
+        !self.peers.is_empty()
+    }
+
+    /// Whether every peer has taken its own end of the session down after [`Self::pause`].
+    pub(crate) fn is_pause_known(&self) -> bool {
+        let known = |peer: &Peer| match peer.session.remote_state() {
+            State::AdminDown | State::Down => true,
+            State::Init | State::Up => false,
+        };
+        self.peers.iter().all(known)
     }
 
     /// The next neighbour whose session was Up and failed.

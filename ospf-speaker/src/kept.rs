@@ -1,8 +1,9 @@
 //! What outlives the process: `speaker.json` in the state directory.
 //!
-//! Three things are kept. A reservation of sequence numbers, so that the first Router-LSA after
+//! Four things are kept. A reservation of sequence numbers, so that the first Router-LSA after
 //! a crash goes above the copy that the area still holds. The BFD discriminators, because some
 //! peers ignore a new one until they have found the old session dead. The operator's overrides.
+//! What a graceful restart leaves to the next run, which takes it once: a crash is never one.
 //!
 //! Sequence numbers are reserved ahead in blocks, so the file is written every `BLOCK`
 //! originations and not at each. It is replaced by a rename without a sync: waiting for a disk
@@ -19,6 +20,7 @@ use isopath_api::ids::Vip;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use crate::restart::Prepared;
 use crate::wanted::Override;
 
 /// How many sequence numbers one write reserves.
@@ -42,6 +44,8 @@ struct Contents {
     discriminators: BTreeMap<String, NonZeroU32>,
     #[serde(default)]
     overrides: BTreeMap<Vip, Override>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    restart: Option<Prepared>,
 }
 
 /// The file and what it holds.
@@ -133,6 +137,22 @@ impl Kept {
             self.contents.overrides.clone_from(overrides);
             self.store();
         }
+    }
+
+    /// Takes the graceful restart that the last run prepared.
+    pub fn take_restart(&mut self) -> Option<Prepared> {
+        let restart = self.contents.restart.take();
+        if restart.is_some() {
+            self.store();
+        }
+        restart
+    }
+
+    /// Keeps a graceful restart for the next run; says whether that was possible.
+    pub fn prepare_restart(&mut self, restart: Prepared) -> bool {
+        self.contents.restart = Some(restart);
+        self.store();
+        !self.failing
     }
 
     fn store(&mut self) {
@@ -237,6 +257,22 @@ mod tests {
         let mut again = Kept::load(&directory.0);
         assert_eq!(again.discriminator("eth2", peer, || 99).get(), 8);
         assert_eq!(again.overrides(), &overrides);
+    }
+
+    #[test]
+    fn a_prepared_restart_is_taken_once() {
+        let directory = Directory::new("restart-once");
+        let now = std::time::Instant::now();
+        let present = crate::restart::Present::ask(now).unwrap();
+        let router_id = isopath_api::ids::RouterId(Ipv4Addr::new(10, 0, 1, 2));
+        let prepared = Prepared::new(&present, router_id, now, None);
+        assert!(Kept::load(&directory.0).prepare_restart(prepared.clone()));
+        assert_eq!(Kept::load(&directory.0).take_restart(), Some(prepared));
+        assert_eq!(
+            Kept::load(&directory.0).take_restart(),
+            None,
+            "a crash after it is no graceful restart"
+        );
     }
 
     #[test]

@@ -26,7 +26,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Speak OSPF and BFD until SIGTERM, then withdraw and leave.
+    /// Speak OSPF and BFD until SIGTERM, then do as `on_exit` in the file says; until SIGINT, then
+    /// withdraw and leave.
     Run {
         /// The director's file; its [director] and [ospf] parts are enough.
         #[arg(long)]

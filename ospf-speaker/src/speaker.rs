@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use isopath_api::config::DirectorFile;
+use isopath_api::config::{DirectorFile, OnExit};
 use isopath_api::ids::Vip;
 use isopath_api::speaker::{Reply, Status};
 use isopath_ospf::{Config, ConfigError, InterfaceId, LinkState, Router, Stub};
@@ -21,15 +23,16 @@ use crate::kept::Kept;
 use crate::late::Lateness;
 use crate::link::Links;
 use crate::ospf_socket::{MAX_PACKET, OspfSocket};
-use crate::paths::Paths;
 use crate::priority::set_real_time;
 use crate::timer::Timer;
 use crate::wanted::{ClientId, Verdict, Wanted};
 
+use leaving::Keeping;
+
 mod config;
 mod interfaces;
+mod leaving;
 mod packets;
-mod paths;
 mod requests;
 mod views;
 
@@ -77,7 +80,6 @@ enum Source {
     Timer,
     Links,
     Listener,
-    Paths,
     Bfd(InterfaceId),
     Ospf(InterfaceId),
     Client(ClientId),
@@ -86,7 +88,7 @@ enum Source {
 impl Source {
     /// Interfaces have two tokens each; [`isopath_ospf::MAX_INTERFACES`] keeps them below.
     const FIRST_CLIENT: usize = 1 << 16;
-    const FIRST_INTERFACE: usize = 5;
+    const FIRST_INTERFACE: usize = 4;
 
     fn token(self) -> Token {
         Token(match self {
@@ -94,7 +96,6 @@ impl Source {
             Self::Timer => 1,
             Self::Links => 2,
             Self::Listener => 3,
-            Self::Paths => 4,
             Self::Bfd(id) => Self::FIRST_INTERFACE + 2 * id.0,
             Self::Ospf(id) => Self::FIRST_INTERFACE + 2 * id.0 + 1,
             Self::Client(id) => Self::FIRST_CLIENT + id.0,
@@ -107,7 +108,6 @@ impl Source {
             1 => Self::Timer,
             2 => Self::Links,
             3 => Self::Listener,
-            4 => Self::Paths,
             client if client >= Self::FIRST_CLIENT => {
                 Self::Client(ClientId(client - Self::FIRST_CLIENT))
             }
@@ -140,6 +140,10 @@ pub struct Speaker {
     poll: Poll,
     timer: Timer,
     signals: UnixStream,
+    /// Whether SIGINT is among them.
+    interrupted: Arc<AtomicBool>,
+    on_exit: OnExit,
+    agent_hold: Duration,
     links: Links,
     interfaces: Vec<Interface>,
     router: Router,
@@ -149,8 +153,6 @@ pub struct Speaker {
     verdicts: BTreeMap<Vip, Verdict>,
     kept: Kept,
     control: Control,
-    paths: Paths,
-    our_paths: paths::OurPaths,
     /// Sources that may have more for us: epoll tells only once.
     backlog: BTreeSet<Source>,
     buffer: Box<[u8]>,
@@ -159,6 +161,10 @@ pub struct Speaker {
     counters: BTreeMap<&'static str, u64>,
     retry_at: Option<Instant>,
     stop_by: Option<Instant>,
+    /// The exit that keeps the announced set, when it is under way.
+    keeping: Option<Keeping>,
+    /// Whether there are BFD sessions whose pause must have had its effect.
+    settles: bool,
     /// A second signal, or the end of the bound.
     hurry: bool,
     /// The database, a neighbour or the wanted set may have changed in this turn.
@@ -179,7 +185,8 @@ impl Speaker {
         let router = Router::new(config.clone(), fastrand::u64(..), now)?;
         let poll = Poll::new().map_err(RunError::io("create an epoll instance"))?;
         let timer = Timer::new().map_err(RunError::io("create a timer"))?;
-        let signals = signals().map_err(RunError::io("watch for signals"))?;
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let signals = signals(&interrupted).map_err(RunError::io("watch for signals"))?;
         let names = file.ospf.interface.iter().map(|at| at.name.clone());
         let links = Links::watch(names.clone().collect())
             .map_err(RunError::io("watch the interfaces (netlink)"))?;
@@ -193,8 +200,6 @@ impl Speaker {
         }
         let socket = &file.director.speaker_socket;
         let control = Control::listen(socket, poll.registry(), Source::Listener.token())?;
-        let paths = Paths::start(poll.registry(), Source::Paths.token())
-            .map_err(RunError::io("start the calculation of paths"))?;
         let bfd_configs = file.ospf.interface.iter().map(|at| at.bfd);
         let mut speaker = Self {
             started: now,
@@ -202,6 +207,9 @@ impl Speaker {
             poll,
             timer,
             signals,
+            interrupted,
+            on_exit: file.director.on_exit,
+            agent_hold: file.director.agent_hold,
             links,
             interfaces: names.clone().map(Interface::new).collect(),
             router,
@@ -210,14 +218,14 @@ impl Speaker {
             verdicts: BTreeMap::new(),
             kept,
             control,
-            paths,
-            our_paths: paths::OurPaths::default(),
             backlog: BTreeSet::new(),
             buffer: vec![0; MAX_PACKET].into_boxed_slice(),
             hello_lateness: Lateness::default(),
             counters: BTreeMap::new(),
             retry_at: None,
             stop_by: None,
+            keeping: None,
+            settles: false,
             hurry: false,
             touched: true,
             published: None,
@@ -225,6 +233,7 @@ impl Speaker {
         if let Err(error) = set_real_time() {
             info!(%error, "running without real-time priority");
         }
+        speaker.come_back(now);
         speaker.decide(now);
         speaker.refresh_links(now)?;
         info!(
@@ -245,15 +254,18 @@ impl Speaker {
             let ready = self.wait(&mut events)?;
             self.turn(&ready)?;
         }
-        let now = Instant::now();
-        self.bfd.stop(now);
+        if self.keeping != Some(Keeping::Done) {
+            self.bfd.stop(Instant::now());
+        }
         drop(self.control);
         info!("speaker stopped");
         Ok(())
     }
 
     fn is_over(&self) -> bool {
-        self.hurry || (self.stop_by.is_some() && self.router.is_stopped())
+        self.hurry
+            || self.keeping == Some(Keeping::Done)
+            || (self.stop_by.is_some() && self.router.is_stopped())
     }
 
     /// Sleeps until something is to be done; what may be read then.
@@ -262,9 +274,9 @@ impl Speaker {
             self.bfd.poll_timeout(),
             self.router.poll_timeout(),
             self.wanted.poll_timeout(),
-            self.paths.poll_timeout(),
             self.retry_at,
             self.stop_by,
+            self.leaving_due(),
         ];
         let deadline = deadlines.into_iter().flatten().min();
         self.timer
@@ -315,6 +327,7 @@ impl Speaker {
             self.wanted.closed(gone);
             self.touched = true;
         }
+        self.continue_leaving(now);
         self.touched |= self.bfd.take_changed();
         if std::mem::take(&mut self.touched) {
             self.settle(now);
@@ -329,17 +342,7 @@ impl Speaker {
         if let Some(sequence) = self.router.sequence() {
             self.kept.reserve_above(sequence);
         }
-        self.follow_paths(now);
         self.publish(now);
-    }
-
-    /// Has the area's paths calculated if that is due.
-    fn follow_paths(&mut self, now: Instant) {
-        let subscribed = self.control.has_subscribers();
-        let version = self.router.area_version();
-        if self.paths.is_due(now, version, subscribed) {
-            self.paths.calculate(now, self.router.area(now));
-        }
     }
 
     /// Hands the neighbours that BFD has lost to OSPF.
@@ -356,9 +359,6 @@ impl Speaker {
             self.wanted.handle_timeout(now);
             warn!("the agent was silent for too long, its VIPs are withdrawn");
             self.touched = true;
-        }
-        if self.paths.poll_timeout().is_some_and(|at| at <= now) {
-            self.follow_paths(now);
         }
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
@@ -380,7 +380,6 @@ impl Speaker {
                     self.refresh_links(now)?;
                 }
             }
-            Source::Paths => self.take_paths(now),
             Source::Bfd(id) => {
                 if self.bfd.receive(now, id) {
                     self.backlog.insert(source);
@@ -423,12 +422,8 @@ impl Speaker {
             self.hurry = true;
             return;
         }
-        info!("stopping: withdrawing first");
-        self.stop_by = Some(now + STOP_BOUND);
-        self.wanted.stop();
-        self.touched = true;
-        self.router.shutdown(now);
-        self.drain_router(None);
+        let interrupted = self.interrupted.load(Ordering::Relaxed);
+        self.leave(now, interrupted);
     }
 
     /// Makes the announced set what the voices say, and says why each VIP changed.
@@ -447,9 +442,8 @@ impl Speaker {
                 info!(%vip, "withdrawn: nobody speaks of it any more");
             }
         }
-        self.paths.know(verdicts.keys().map(|vip| vip.0).collect());
         self.verdicts = verdicts;
-        if self.stop_by.is_some() {
+        if self.stop_by.is_some() && self.keeping.is_none() {
             return;
         }
         let announced = self
@@ -507,9 +501,11 @@ fn watch(poll: &Poll, descriptor: RawFd, source: Source) -> io::Result<()> {
 }
 
 /// The readable end of a pair whose other end the signal handlers write to.
-fn signals() -> io::Result<UnixStream> {
+/// SIGINT also raises the flag, before that.
+fn signals(interrupted: &Arc<AtomicBool>) -> io::Result<UnixStream> {
     let (reader, writer) = UnixStream::pair()?;
     reader.set_nonblocking(true)?;
+    signal_hook::flag::register(SIGINT, Arc::clone(interrupted))?;
     for signal in [SIGTERM, SIGINT] {
         signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
     }
@@ -537,7 +533,6 @@ mod tests {
             Source::Timer,
             Source::Links,
             Source::Listener,
-            Source::Paths,
             Source::Client(ClientId(0)),
             Source::Client(ClientId(1 << 40)),
         ];

@@ -72,8 +72,6 @@ fn status(announced: &[Source]) -> Box<Status> {
         withheld: Vec::new(),
         owner: Owner::None,
         announcers: BTreeMap::new(),
-        widths: Vec::new(),
-        lateness: BTreeMap::new(),
         counters: BTreeMap::new(),
     })
 }

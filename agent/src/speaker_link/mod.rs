@@ -371,8 +371,7 @@ impl Session {
                 | Reply::Status(_)
                 | Reply::Changed(_)
                 | Reply::Neighbors { .. }
-                | Reply::Lsdb { .. }
-                | Reply::Paths(_),
+                | Reply::Lsdb { .. },
             ) => Err(LinkError::OutOfOrder),
         }
     }

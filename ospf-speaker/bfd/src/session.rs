@@ -265,6 +265,11 @@ impl Session {
         self.state
     }
 
+    /// The state that the peer gave itself last; Down where it is lost or was never heard.
+    pub fn remote_state(&self) -> State {
+        self.remote.state
+    }
+
     /// Our discriminator.
     pub fn discriminator(&self) -> NonZeroU32 {
         self.config.discriminator

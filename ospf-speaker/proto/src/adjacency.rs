@@ -84,6 +84,7 @@ impl Router {
     }
 
     fn after_change(&mut self, now: Instant, id: NeighborId, from: State, to: State) {
+        self.touch_restart();
         if (from >= State::TwoWay) != (to >= State::TwoWay) {
             self.neighbor_change(now, id.interface);
         }

@@ -50,10 +50,10 @@ impl Router {
                 let external = self.wanted_external(key)?;
                 self.external_lsa(key.lsa.ls_type, external)
             }
+            LsType::OpaqueLink => self.wanted_grace_lsa(key),
             LsType::Network
             | LsType::SummaryNetwork
             | LsType::SummaryAsbr
-            | LsType::OpaqueLink
             | LsType::OpaqueArea
             | LsType::OpaqueAs
             | LsType::Unknown(_) => None,
@@ -68,10 +68,10 @@ impl Router {
             LsType::Nssa => {
                 self.wanted_external(key).is_some() && self.own.forwarding_address.is_some()
             }
+            LsType::OpaqueLink => self.wanted_grace_lsa(key).is_some(),
             LsType::Network
             | LsType::SummaryNetwork
             | LsType::SummaryAsbr
-            | LsType::OpaqueLink
             | LsType::OpaqueArea
             | LsType::OpaqueAs
             | LsType::Unknown(_) => false,

@@ -184,6 +184,10 @@ impl Router {
         // (5b), and (5f) where it is ours.
         let flooded_back = match self.judge_self_originated(&key, &header) {
             SelfOriginated::No => self.flood(now, key, Some(from), &up_to_date),
+            SelfOriginated::Adopted => {
+                self.adopt(now, key, &header);
+                false
+            }
             SelfOriginated::Superseded => {
                 self.supersede(now, key, &header);
                 false
@@ -350,6 +354,7 @@ impl Router {
     /// compute routes).
     pub(crate) fn install(&mut self, now: Instant, key: DbKey, lsa: Lsa, via: Via) {
         self.counters.lsas_installed += 1;
+        self.lsa_installed(lsa.header());
         self.lsdb.install(now, key, lsa, via);
         match self.lsdb.entry(&key) {
             Some(entry) if !entry.is_max_age(now) => {

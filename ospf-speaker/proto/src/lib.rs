@@ -18,6 +18,7 @@ mod dbdesc;
 mod election;
 mod explain;
 mod flood;
+mod graceful;
 mod hello;
 mod ids;
 mod interface;
@@ -44,6 +45,7 @@ pub use config::{
     MAX_EXTERNALS, MAX_INTERFACES, MAX_STUBS, NetworkType, Stub,
 };
 pub use counters::{Counters, LsaDrop, PacketDrop};
+pub use graceful::{Grace, RestartEnd, RestartRefusal};
 pub use ids::{AreaId, InterfaceId, RouterId};
 pub use neighbor::State;
 pub use packet::{ExternalKind, ExternalLsa, ExternalMetric, LinkKind, LsaKey, RouterLink};

@@ -46,6 +46,8 @@ const NEXT_BURST: Duration = Duration::from_millis(10);
 pub(crate) enum SelfOriginated {
     /// Somebody else's, or one of ours that leaves the area anyway.
     No,
+    /// One from before a graceful restart that is not over: it stays as it is.
+    Adopted,
     /// One that we originate: a newer instance takes its place.
     Superseded,
     /// An LSA that we would not originate: it is flushed as it was received.
@@ -108,6 +110,7 @@ impl Router {
         }
         self.stubs = stubs;
         self.own.is_asbr |= !self.externals.is_empty();
+        self.touch_restart();
         self.touch_router_lsa();
     }
 
@@ -369,6 +372,8 @@ impl Router {
             || header.key.ls_type == LsType::Network && has_our_address;
         if !ours {
             SelfOriginated::No
+        } else if self.is_adopted(header) {
+            SelfOriginated::Adopted
         } else if self.may_originate() && self.is_wanted(key) {
             SelfOriginated::Superseded
         } else if header.age < MAX_AGE {
@@ -389,6 +394,13 @@ impl Router {
         });
         self.own.record(key).outdone(now, header);
         self.own.touch(key);
+    }
+
+    /// A copy of an LSA of ours came while a graceful restart is not over (RFC 3623 §2.2). It is
+    /// not flooded on: the neighbours have what we left them with.
+    pub(crate) fn adopt(&mut self, now: Instant, key: DbKey, header: &LsaHeader) {
+        self.counters.self_originated_received += 1;
+        self.own.record(key).outdone(now, header);
     }
 
     /// An LSA came that would be ours if we wanted it: it is flushed as it was received. If we

@@ -7,6 +7,7 @@ mod ack;
 mod dbdesc;
 mod error;
 mod external_lsa;
+mod grace_lsa;
 mod header;
 mod hello;
 mod hex;
@@ -27,6 +28,7 @@ pub(crate) use dbdesc::FIXED_LEN as DB_DESC_FIXED_LEN;
 pub use dbdesc::{DbDesc, DbDescFlags};
 pub use error::DecodeError;
 pub use external_lsa::{ExternalKind, ExternalLsa, ExternalMetric};
+pub use grace_lsa::{GRACE_LSA_ID, GraceLsa, RestartReason};
 pub use header::{HEADER_LEN, Header, PacketType};
 pub use hello::Hello;
 pub use lsa::{

@@ -9,6 +9,7 @@ use crate::config::{
     canonical_externals, canonical_stubs,
 };
 use crate::counters::{Counters, LsaDrop, PacketDrop};
+use crate::graceful::Restart;
 use crate::ids::{InterfaceId, NeighborId, RouterId};
 use crate::interface::Interface;
 use crate::lsdb::Lsdb;
@@ -39,6 +40,7 @@ pub struct Router {
     /// The wanted external routes by address.
     pub(crate) externals: BTreeMap<Ipv4Addr, External>,
     pub(crate) stopping: Option<Stage>,
+    pub(crate) restart: Restart,
     pub(crate) timers: TimerTable,
     pub(crate) rng: Rng,
     pub(crate) counters: Counters,
@@ -72,6 +74,7 @@ impl Router {
             stubs: Vec::new(),
             externals: BTreeMap::new(),
             stopping: None,
+            restart: Restart::None,
             timers: TimerTable::default(),
             rng: Rng::new(seed),
             counters: Counters::default(),
@@ -186,14 +189,16 @@ impl Router {
 
     /// Time does not go back: a shell may hand in a packet with the time of its arrival after a
     /// later timeout, and a timer set then must still be later than that timeout.
-    fn advance(&mut self, now: Instant) -> Instant {
+    pub(crate) fn advance(&mut self, now: Instant) -> Instant {
         self.latest = self.latest.max(now);
         self.latest
     }
 
     /// The end of every input: what it caused goes out together.
-    fn finish(&mut self, now: Instant) {
+    pub(crate) fn finish(&mut self, now: Instant) {
+        self.continue_return(now);
         self.update_own_lsas(now);
+        self.continue_restart(now);
         self.flush_floods(now);
         if self.stopping.is_some() && !self.is_stopped() {
             self.continue_shutdown(now);
@@ -221,8 +226,8 @@ impl Router {
             // What is left over is looked at in `finish`.
             Timer::NextBurst => {}
             Timer::MaxAge(key) => self.max_age_timeout(now, key),
-            // The stage's own deadline is looked at in `finish`.
-            Timer::Shutdown => {}
+            // Their own deadlines are looked at in `finish`.
+            Timer::Shutdown | Timer::Restart => {}
         }
     }
 

@@ -81,6 +81,7 @@ impl Router {
         if self.stopping.is_some() {
             return;
         }
+        self.forget_restart();
         let last = self
             .own
             .keys()
@@ -93,10 +94,12 @@ impl Router {
         self.timers.set(Timer::Shutdown, until);
     }
 
-    /// Whether new instances of our Router-LSA may still leave.
+    /// Whether new instances of our LSAs may leave: not at the end of a planned stop, and not
+    /// before a graceful restart is over (RFC 3623 §2.2).
     pub(crate) fn may_originate(&self) -> bool {
         match self.stopping {
-            None | Some(Stage::Withdrawing { .. }) => true,
+            None => !self.is_returning(),
+            Some(Stage::Withdrawing { .. }) => true,
             Some(Stage::Settling | Stage::Flushing { .. } | Stage::Stopped) => false,
         }
     }

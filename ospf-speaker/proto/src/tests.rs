@@ -4,6 +4,7 @@ mod bench;
 mod exchange;
 mod externals;
 mod flooding;
+mod graceful;
 mod handover;
 mod hello;
 mod hostile;

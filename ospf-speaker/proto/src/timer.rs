@@ -38,6 +38,8 @@ pub(crate) enum Timer {
     MaxAge(DbKey),
     /// A step of the planned stop is due or has taken too long.
     Shutdown,
+    /// A step of a graceful restart is due or has taken too long.
+    Restart,
 }
 
 /// The timers that run.

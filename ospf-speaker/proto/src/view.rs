@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::config::{External, LinkState, Stub};
 use crate::counters::{Counters, LsaDrop, PacketDrop};
+use crate::graceful::{RestartEnd, RestartRefusal};
 use crate::ids::{InterfaceId, NeighborId, RouterId};
 use crate::lsdb::Entry;
 use crate::neighbor::State;
@@ -99,6 +100,22 @@ pub enum Event {
     },
     /// The planned stop is complete.
     Stopped,
+    /// Every neighbour has agreed to a graceful restart: the process is to end now, without a
+    /// word.
+    RestartPrepared {
+        /// When the grace period ends.
+        expires: Instant,
+    },
+    /// A graceful restart is not possible.
+    RestartRefused {
+        /// Why.
+        refusal: RestartRefusal,
+    },
+    /// We are back, or the neighbours no longer expect us.
+    RestartEnded {
+        /// How.
+        end: RestartEnd,
+    },
 }
 
 /// A neighbour.
@@ -303,7 +320,7 @@ fn is_external(ls_type: LsType) -> bool {
 }
 
 /// The host that an LSA of type 5 or 7 makes reachable, if it does.
-fn carried(entry: &Entry) -> Option<External> {
+pub(crate) fn carried(entry: &Entry) -> Option<External> {
     let lsa = ExternalLsa::decode(entry.body()).ok()?;
     let is_host = lsa.mask == Ipv4Addr::BROADCAST && lsa.metric < ExternalMetric::INFINITY;
     is_host.then(|| External {

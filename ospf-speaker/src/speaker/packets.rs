@@ -69,7 +69,12 @@ impl Speaker {
         }
         while let Some(event) = self.router.poll_event() {
             self.touched = true;
-            self.log_event(event);
+            match event {
+                Event::RestartPrepared { expires } => self.restart_prepared(expires),
+                Event::RestartRefused { refusal } => self.restart_refused(refusal),
+                Event::RestartEnded { end } => self.restart_ended(end),
+                event => self.log_event(event),
+            }
         }
     }
 

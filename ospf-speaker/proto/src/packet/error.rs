@@ -48,6 +48,9 @@ pub enum DecodeError {
         /// The bytes too many.
         left: usize,
     },
+    /// A body without a field that it must have.
+    #[error("there is no {0}")]
+    Missing(&'static str),
     /// An LSA whose length field is below the length of its header.
     #[error("an LSA of {0} bytes is shorter than its header")]
     LsaLength(u16),
@@ -66,9 +69,10 @@ impl DecodeError {
             Self::UnknownType(_) => PacketDrop::UnknownType,
             Self::Checksum { .. } => PacketDrop::Checksum,
             Self::AuthType(_) => PacketDrop::AuthType,
-            Self::Truncated { .. } | Self::LeftOver { .. } | Self::LsaLength(_) => {
-                PacketDrop::Malformed
-            }
+            Self::Truncated { .. }
+            | Self::LeftOver { .. }
+            | Self::Missing(_)
+            | Self::LsaLength(_) => PacketDrop::Malformed,
         }
     }
 }

@@ -413,6 +413,14 @@ proptest! {
     }
 
     #[test]
+    fn a_grace_lsa_survives_the_wire(
+        period: u32, reason: u8, restarter in proptest::option::of(address()),
+    ) {
+        let lsa = GraceLsa { period, reason: reason.into(), address: restarter };
+        prop_assert_eq!(GraceLsa::decode(&lsa.encode()), Ok(lsa));
+    }
+
+    #[test]
     fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..300)) {
         match Packet::decode(&bytes) {
             Ok(packet) => prop_assert!(packet.encode().len() <= bytes.len()),
@@ -438,7 +446,10 @@ proptest! {
             prop_assert!(lsa.links.len() * 12 <= body.len());
         }
         if let Ok(lsa) = NetworkLsa::decode(&body) {
-            prop_assert_eq!(lsa.encode(), body);
+            prop_assert_eq!(lsa.encode(), body.clone());
+        }
+        if let Ok(lsa) = GraceLsa::decode(&body) {
+            prop_assert!(lsa.encode().len() <= body.len());
         }
     }
 }

@@ -15,6 +15,10 @@ impl<'a> Reader<'a> {
         Self { left: bytes }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.left.is_empty()
+    }
+
     pub(super) fn array<const N: usize>(
         &mut self,
         field: &'static str,

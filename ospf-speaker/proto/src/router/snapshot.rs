@@ -19,6 +19,7 @@ use crate::config::{
     canonical_stubs,
 };
 use crate::counters::Counters;
+use crate::graceful::{Restart, RestartSnapshot};
 use crate::ids::{AreaId, RouterId};
 use crate::interface::{Interface, InterfaceSnapshot};
 use crate::lsdb::{EntrySnapshot, Lsdb};
@@ -38,6 +39,8 @@ pub struct Snapshot {
     stubs: Vec<Stub>,
     externals: Vec<External>,
     stopping: Option<StageSnapshot>,
+    #[serde(default)]
+    restart: RestartSnapshot,
     /// Without those of [`Timer::MaxAge`], which follow from the database.
     timers: Vec<(Timer, Moment)>,
     rng: u64,
@@ -160,6 +163,7 @@ impl Router {
             stubs,
             externals,
             stopping,
+            restart,
             timers,
             rng,
             counters,
@@ -182,6 +186,7 @@ impl Router {
             stubs: stubs.clone(),
             externals: externals.values().copied().collect(),
             stopping: stopping.map(|stage| stage.snapshot(now)),
+            restart: restart.snapshot(now),
             timers: timers
                 .iter()
                 .filter(|(timer, _)| kept(timer))
@@ -212,6 +217,7 @@ impl Router {
             stubs,
             externals,
             stopping,
+            restart,
             timers,
             rng,
             counters,
@@ -234,6 +240,7 @@ impl Router {
             stopping: stopping
                 .map(|stage| Stage::restore(stage, taken))
                 .transpose()?,
+            restart: Restart::restore(restart, taken)?,
             timers: TimerTable::default(),
             rng: Rng::new(rng),
             counters: Counters::restore(&counters),

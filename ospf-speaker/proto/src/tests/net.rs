@@ -285,7 +285,7 @@ impl Net {
         self.drain(router);
     }
 
-    fn drain(&mut self, router: usize) {
+    pub(super) fn drain(&mut self, router: usize) {
         while self.routers[router].poll_event().is_some() {}
         while let Some(transmit) = self.routers[router].poll_transmit() {
             self.trace.push(Trace {
