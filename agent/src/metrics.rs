@@ -4,14 +4,16 @@
 //! neighbour) has no series any more instead of a frozen one. Each help text says whether the
 //! value is desired or actual.
 
+mod lateness;
 mod server;
 
-use isopath_api::ids::{BfdState, Protocol, RealServerId, ServiceId};
+use isopath_api::ids::{BfdState, Protocol, RealServerId, ServiceId, Vip};
 use isopath_api::observed::{Health, Observed, RealServerObserved, ServiceObserved, Stats};
 use isopath_api::speaker;
 use prometheus::core::Collector;
 use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 
+use lateness::Histograms;
 pub use server::MetricsServer;
 
 /// Labels of a service, as node_exporter's IPVS collector has them.
@@ -181,6 +183,21 @@ impl Page {
             ["interface", "router_id"],
             sessions,
         )?;
+        let widths = status.widths.iter().flat_map(|width| {
+            let router = width.router_id.to_string();
+            let series =
+                move |vip: &Vip| ([router.clone(), vip.to_string()], f64::from(width.width));
+            width.vips.iter().map(series)
+        });
+        self.gauges(
+            "isopath_ospf_ecmp_width",
+            "Actual: how many equal-cost next hops the switch has to the VIP, calculated from this director's link-state database; more than the switch's own limit means that it uses only so many.",
+            ["router", "vip"],
+            widths,
+        )?;
+        if !status.lateness.is_empty() {
+            self.register(Histograms::new(&status.lateness)?)?;
+        }
         for (name, value) in &status.counters {
             self.speaker_counter(name, *value)?;
         }

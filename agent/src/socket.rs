@@ -157,7 +157,11 @@ async fn who(stream: UnixStream) -> String {
                 "director {} ({}), instance {}",
                 observed.director, observed.router_id, observed.instance
             )),
-            Reply::Ok | Reply::Error { .. } | Reply::Neighbors { .. } | Reply::Lsdb { .. } => None,
+            Reply::Ok
+            | Reply::Error { .. }
+            | Reply::Neighbors { .. }
+            | Reply::Lsdb { .. }
+            | Reply::Paths(_) => None,
         }
     };
     let said = timeout(PROBE_TIMEOUT, ask).await.ok().flatten();
@@ -233,6 +237,10 @@ impl Sources {
             Request::Status => self.status().await,
             Request::Neighbors => self.ask_speaker(&speaker::Request::Neighbors).await,
             Request::Lsdb => self.ask_speaker(&speaker::Request::Lsdb).await,
+            Request::Paths { host } => {
+                let request = speaker::Request::Paths { host };
+                self.ask_speaker(&request).await
+            }
             Request::Override { vip, action, text } => {
                 let (reply, outcome) = oneshot::channel();
                 let request = OverrideRequest {
@@ -267,6 +275,7 @@ impl Sources {
         match speaker_link::ask(&self.speaker_socket, request).await {
             Ok(speaker::Reply::Neighbors { neighbors }) => Reply::Neighbors { neighbors },
             Ok(speaker::Reply::Lsdb { lsas }) => Reply::Lsdb { lsas },
+            Ok(speaker::Reply::Paths(paths)) => Reply::Paths(paths),
             Ok(speaker::Reply::Error { message }) => Reply::Error {
                 message: format!("the speaker refused: {message}"),
             },

@@ -1,9 +1,12 @@
 //! The protocol of the agent's Unix socket: one JSON object a line, one answer each.
 
+use std::net::Ipv4Addr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Vip;
 use crate::observed::Observed;
+use crate::paths::Paths;
 use crate::speaker::{Lsa, Neighbor, OverrideAction};
 
 /// What a client asks of the agent.
@@ -16,6 +19,12 @@ pub enum Request {
     Neighbors,
     /// The speaker's link-state database.
     Lsdb,
+    /// How the area's routers reach the hosts that are announced, as the speaker sees it.
+    Paths {
+        /// Only this host; all without it.
+        #[serde(default)]
+        host: Option<Ipv4Addr>,
+    },
     /// An operator's override of one VIP; it outlives the agent's restart and stays until undone.
     Override {
         /// The VIP.
@@ -51,4 +60,6 @@ pub enum Reply {
         /// In the order of type, link state id, advertising router.
         lsas: Vec<Lsa>,
     },
+    /// The answer to [`Request::Paths`], as [`crate::speaker::Reply::Paths`].
+    Paths(Box<Paths>),
 }

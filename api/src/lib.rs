@@ -4,7 +4,7 @@
 //! ([`ids`]), what an operator declares ([`declare`]), the files a director reads
 //! ([`config`]), what a director is asked to do ([`desired`]) and says it sees
 //! ([`observed`]), why anything is or is not announced ([`reason`]), the two Unix socket
-//! protocols ([`speaker`], [`agent`]), and what the controller answers ([`view`],
+//! protocols ([`speaker`] with [`paths`], [`agent`]), and what the controller answers ([`view`],
 //! [`problem`]). The crate does no I/O and reads no clock.
 
 pub mod agent;
@@ -15,6 +15,7 @@ pub mod duration;
 pub mod fault;
 pub mod ids;
 pub mod observed;
+pub mod paths;
 pub mod problem;
 pub mod reason;
 pub mod speaker;

@@ -12,6 +12,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AreaId, BfdState, NeighborState, RouterId, Vip};
+use crate::paths::{Lateness, Paths, Width};
 use crate::reason::Reason;
 
 /// The longest line either side accepts, in bytes.
@@ -49,6 +50,12 @@ pub enum Request {
     Neighbors,
     /// The link-state database.
     Lsdb,
+    /// How the area's routers reach the hosts that are announced.
+    Paths {
+        /// Only this host; all without it.
+        #[serde(default)]
+        host: Option<Ipv4Addr>,
+    },
     /// Status now and whenever it changed.
     Subscribe,
 }
@@ -113,6 +120,9 @@ pub enum Reply {
         /// In the order of type, link state id, advertising router.
         lsas: Vec<Lsa>,
     },
+    /// The answer to [`Request::Paths`]: what was calculated last. A request while that is not
+    /// current makes the next calculation begin; ask again for its result.
+    Paths(Box<Paths>),
 }
 
 /// Everything the speaker knows about itself.
@@ -136,8 +146,17 @@ pub struct Status {
     pub withheld: Vec<Withheld>,
     /// The state of the owner of the announced set.
     pub owner: Owner,
-    /// Which routers announce each VIP of ours, by our LSDB, ourselves included.
+    /// Which routers announce each VIP of ours, by our LSDB, ourselves included. Others are as of
+    /// the last calculation of the area's paths, a second ago at most, and only those that it
+    /// reaches: what a crashed router said does not count any more once nobody links to it.
     pub announcers: BTreeMap<Vip, Vec<RouterId>>,
+    /// How the switches spread the traffic of each VIP of ours: for the first 16 of them, our
+    /// neighbours before others.
+    #[serde(default)]
+    pub widths: Vec<Width>,
+    /// How late timed packets left, by kind: `hello`, `bfd`.
+    #[serde(default)]
+    pub lateness: BTreeMap<String, Lateness>,
     /// Counters since the start: what, then how often. Dropped packets are `drop_<reason>`.
     pub counters: BTreeMap<String, u64>,
 }

@@ -137,6 +137,8 @@ fn speaker(n: u8, announcers: &[u8]) -> Status {
             silent_ms: 10,
         },
         announcers: BTreeMap::from([(vip(), announcers.iter().map(|n| router_id(*n)).collect())]),
+        widths: Vec::new(),
+        lateness: BTreeMap::new(),
         counters: BTreeMap::new(),
     }
 }

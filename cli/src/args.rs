@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,6 +54,12 @@ pub(crate) enum Command {
     Neighbors,
     /// The link-state database of one director (wants --agent or --speaker).
     Lsdb,
+    /// How each router of the area reaches the VIPs: over how many equal-cost next hops,
+    /// through which directors (wants --agent or --speaker).
+    Paths {
+        /// Only this host.
+        host: Option<Ipv4Addr>,
+    },
     /// Announce a VIP from one director whatever its health (wants --agent or --speaker).
     Announce {
         vip: Vip,

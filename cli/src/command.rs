@@ -15,6 +15,7 @@ mod drain;
 mod events;
 mod ospf;
 mod overrides;
+mod paths;
 mod status;
 
 /// Runs the verb of the command line.
@@ -23,6 +24,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         Command::Status { exit_status } => return status::run(args, *exit_status),
         Command::Neighbors => ospf::neighbors(args)?,
         Command::Lsdb => ospf::lsdb(args)?,
+        Command::Paths { host } => paths::run(args, *host)?,
         Command::Announce { vip, cost, reason } => {
             let action = speaker::OverrideAction::Announce { cost: *cost };
             overrides::run(&args.target, *vip, action, reason)?;

@@ -2,22 +2,34 @@
 
 use std::time::Instant;
 
-/// The worst lateness seen, which shows when the process is starved of its processor: a switch
-/// declares us dead after a few packets that did not come.
+use isopath_api::paths;
+
+/// How late packets of one kind left, which shows when the process is starved of its processor:
+/// a switch declares us dead after a few packets that did not come.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Lateness {
-    max_micros: u64,
-}
+pub(crate) struct Lateness(paths::Lateness);
 
 impl Lateness {
     /// A packet that was due at `due` left at `now`.
     pub(crate) fn record(&mut self, now: Instant, due: Instant) {
         let late = now.saturating_duration_since(due).as_micros();
-        self.max_micros = self.max_micros.max(u64::try_from(late).unwrap_or(u64::MAX));
+        let late = u64::try_from(late).unwrap_or(u64::MAX);
+        let bounds = paths::Lateness::BOUNDS_US;
+        let place = bounds.partition_point(|bound| *bound < late);
+        if let Some(count) = self.0.packets.get_mut(place) {
+            *count += 1;
+        }
+        self.0.sum_us = self.0.sum_us.saturating_add(late);
+        self.0.max_us = self.0.max_us.max(late);
     }
 
     pub(crate) fn max_micros(self) -> u64 {
-        self.max_micros
+        self.0.max_us
+    }
+
+    /// All of it.
+    pub(crate) fn seen(self) -> paths::Lateness {
+        self.0
     }
 }
 
@@ -37,5 +49,16 @@ mod tests {
         }
         lateness.record(due, due + Duration::from_secs(1));
         assert_eq!(lateness.max_micros(), 300);
+        assert_eq!(lateness.seen().sum_us, 320);
+    }
+
+    #[test]
+    fn each_packet_is_counted_where_it_belongs() {
+        let due = Instant::now();
+        let mut lateness = Lateness::default();
+        for micros in [0, 1_000, 1_001, 10_000, 50_001, 100_000, 100_001, 9_000_000] {
+            lateness.record(due + Duration::from_micros(micros), due);
+        }
+        assert_eq!(lateness.seen().packets, [2, 1, 1, 0, 2, 2]);
     }
 }

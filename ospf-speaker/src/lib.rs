@@ -1,12 +1,14 @@
 //! The director's routing daemon: OSPF and BFD sockets around the two sans-I/O cores.
 //!
-//! One thread, one epoll loop ([`Speaker::run`]), and nothing in it that waits: no TLS, no
-//! scripts, no disk that is synced. So its timers hold whatever the rest of the director does,
-//! and the agent can be replaced under it without a route moving.
+//! One epoll loop ([`Speaker::run`]), and nothing in it that waits: no TLS, no scripts, no disk
+//! that is synced. So its timers hold whatever the rest of the director does, and the agent can
+//! be replaced under it without a route moving. What takes long and is for show only, the
+//! calculation of the area's paths, has a thread of ordinary priority.
 //!
 //! - [`wanted`] decides which VIPs to announce, from the file, the agent and overrides;
 //! - [`kept`] is what outlives the process, [`restart`] what a graceful restart adds to it;
 //! - `link` watches the kernel's interfaces, `ospf_socket` and `bfd` hold the sockets;
+//! - `paths` has that calculation done, and says when;
 //! - [`control`] and [`mod@line`] are the Unix socket that `isopath_api::speaker` specifies.
 
 mod bfd;
@@ -17,6 +19,7 @@ pub mod line;
 mod link;
 pub mod log;
 mod ospf_socket;
+mod paths;
 mod priority;
 pub mod restart;
 mod speaker;

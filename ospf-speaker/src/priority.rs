@@ -2,6 +2,24 @@
 
 use std::io;
 
+/// Gives the calling thread up to the ordinary scheduler, which may do otherwise than its
+/// process.
+pub(crate) fn set_ordinary() -> io::Result<()> {
+    let parameter = libc::sched_param { sched_priority: 0 };
+    #[expect(
+        unsafe_code,
+        reason = "no safe wrapper of sched_setscheduler(2) is among our crates"
+    )]
+    // SAFETY: 0 means the calling thread, and the kernel only reads the structure, which
+    // outlives the call.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const parameter) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Low among the real-time priorities, above everything that is not: the kernel's own threads
 /// go before us, a busy agent does not.
 const PRIORITY: libc::c_int = 10;

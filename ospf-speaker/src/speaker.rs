@@ -23,6 +23,7 @@ use crate::kept::Kept;
 use crate::late::Lateness;
 use crate::link::Links;
 use crate::ospf_socket::{MAX_PACKET, OspfSocket};
+use crate::paths::Paths;
 use crate::priority::set_real_time;
 use crate::timer::Timer;
 use crate::wanted::{ClientId, Verdict, Wanted};
@@ -33,6 +34,7 @@ mod config;
 mod interfaces;
 mod leaving;
 mod packets;
+mod paths;
 mod requests;
 mod views;
 
@@ -80,6 +82,7 @@ enum Source {
     Timer,
     Links,
     Listener,
+    Paths,
     Bfd(InterfaceId),
     Ospf(InterfaceId),
     Client(ClientId),
@@ -88,7 +91,7 @@ enum Source {
 impl Source {
     /// Interfaces have two tokens each; [`isopath_ospf::MAX_INTERFACES`] keeps them below.
     const FIRST_CLIENT: usize = 1 << 16;
-    const FIRST_INTERFACE: usize = 4;
+    const FIRST_INTERFACE: usize = 5;
 
     fn token(self) -> Token {
         Token(match self {
@@ -96,6 +99,7 @@ impl Source {
             Self::Timer => 1,
             Self::Links => 2,
             Self::Listener => 3,
+            Self::Paths => 4,
             Self::Bfd(id) => Self::FIRST_INTERFACE + 2 * id.0,
             Self::Ospf(id) => Self::FIRST_INTERFACE + 2 * id.0 + 1,
             Self::Client(id) => Self::FIRST_CLIENT + id.0,
@@ -108,6 +112,7 @@ impl Source {
             1 => Self::Timer,
             2 => Self::Links,
             3 => Self::Listener,
+            4 => Self::Paths,
             client if client >= Self::FIRST_CLIENT => {
                 Self::Client(ClientId(client - Self::FIRST_CLIENT))
             }
@@ -153,6 +158,8 @@ pub struct Speaker {
     verdicts: BTreeMap<Vip, Verdict>,
     kept: Kept,
     control: Control,
+    paths: Paths,
+    our_paths: paths::OurPaths,
     /// Sources that may have more for us: epoll tells only once.
     backlog: BTreeSet<Source>,
     buffer: Box<[u8]>,
@@ -200,6 +207,8 @@ impl Speaker {
         }
         let socket = &file.director.speaker_socket;
         let control = Control::listen(socket, poll.registry(), Source::Listener.token())?;
+        let paths = Paths::start(poll.registry(), Source::Paths.token())
+            .map_err(RunError::io("start the calculation of paths"))?;
         let bfd_configs = file.ospf.interface.iter().map(|at| at.bfd);
         let mut speaker = Self {
             started: now,
@@ -218,6 +227,8 @@ impl Speaker {
             verdicts: BTreeMap::new(),
             kept,
             control,
+            paths,
+            our_paths: paths::OurPaths::default(),
             backlog: BTreeSet::new(),
             buffer: vec![0; MAX_PACKET].into_boxed_slice(),
             hello_lateness: Lateness::default(),
@@ -274,6 +285,7 @@ impl Speaker {
             self.bfd.poll_timeout(),
             self.router.poll_timeout(),
             self.wanted.poll_timeout(),
+            self.paths.poll_timeout(),
             self.retry_at,
             self.stop_by,
             self.leaving_due(),
@@ -342,7 +354,17 @@ impl Speaker {
         if let Some(sequence) = self.router.sequence() {
             self.kept.reserve_above(sequence);
         }
+        self.follow_paths(now);
         self.publish(now);
+    }
+
+    /// Has the area's paths calculated if that is due.
+    fn follow_paths(&mut self, now: Instant) {
+        let subscribed = self.control.has_subscribers();
+        let version = self.router.area_version();
+        if self.paths.is_due(now, version, subscribed) {
+            self.paths.calculate(now, self.router.area(now));
+        }
     }
 
     /// Hands the neighbours that BFD has lost to OSPF.
@@ -359,6 +381,9 @@ impl Speaker {
             self.wanted.handle_timeout(now);
             warn!("the agent was silent for too long, its VIPs are withdrawn");
             self.touched = true;
+        }
+        if self.paths.poll_timeout().is_some_and(|at| at <= now) {
+            self.follow_paths(now);
         }
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
@@ -380,6 +405,7 @@ impl Speaker {
                     self.refresh_links(now)?;
                 }
             }
+            Source::Paths => self.take_paths(now),
             Source::Bfd(id) => {
                 if self.bfd.receive(now, id) {
                     self.backlog.insert(source);
@@ -442,6 +468,7 @@ impl Speaker {
                 info!(%vip, "withdrawn: nobody speaks of it any more");
             }
         }
+        self.paths.know(verdicts.keys().map(|vip| vip.0).collect());
         self.verdicts = verdicts;
         if self.stop_by.is_some() && self.keeping.is_none() {
             return;
@@ -533,6 +560,7 @@ mod tests {
             Source::Timer,
             Source::Links,
             Source::Listener,
+            Source::Paths,
             Source::Client(ClientId(0)),
             Source::Client(ClientId(1 << 40)),
         ];

@@ -412,6 +412,7 @@ fn differ(one: &Status, other: &Status) -> bool {
         || announced(one) != announced(other)
         || one.withheld != other.withheld
         || one.announcers != other.announcers
+        || one.widths != other.widths
         || owner(one) != owner(other)
         || one.pid != other.pid
 }

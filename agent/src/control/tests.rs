@@ -72,6 +72,8 @@ fn status(announced: &[Source]) -> Box<Status> {
         withheld: Vec::new(),
         owner: Owner::None,
         announcers: BTreeMap::new(),
+        widths: Vec::new(),
+        lateness: BTreeMap::new(),
         counters: BTreeMap::new(),
     })
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use isopath_api::config::Dataplane;
 use isopath_api::ids::NeighborState;
 use isopath_api::observed::{CheckResult, ControllerObserved, DataplaneObserved, VipObserved};
+use isopath_api::paths::{Lateness, Width};
 use isopath_api::reason::Reason;
 use isopath_api::speaker::{Announced, Neighbor, Owner, Source, Status};
 use jiff::Timestamp;
@@ -44,6 +45,21 @@ fn status() -> Status {
         withheld: Vec::new(),
         owner: Owner::None,
         announcers: std::collections::BTreeMap::new(),
+        widths: vec![Width {
+            router_id: "10.0.1.1".parse().unwrap(),
+            vips: vec!["10.99.0.1".parse().unwrap()],
+            width: 4,
+            through: Vec::new(),
+            cost: None,
+        }],
+        lateness: std::collections::BTreeMap::from([(
+            "hello".to_owned(),
+            Lateness {
+                packets: [5, 1, 0, 0, 0, 1],
+                sum_us: 250_000,
+                max_us: 200_000,
+            },
+        )]),
         counters: [
             ("hello_sent".to_owned(), 7),
             ("drop_bad-checksum".to_owned(), 2),
@@ -143,6 +159,12 @@ fn each_thing_has_its_series() {
         r#"isopath_vip_in_lsdb{vip="10.99.0.2"} 0"#,
         r#"isopath_ospf_neighbor_state{interface="eth1",router_id="10.0.1.1"} 8"#,
         r#"isopath_bfd_up{interface="eth1",router_id="10.0.1.1"} 0"#,
+        r#"isopath_ospf_ecmp_width{router="10.0.1.1",vip="10.99.0.1"} 4"#,
+        r#"isopath_speaker_packet_late_seconds_bucket{packet="hello",le="0.001"} 5"#,
+        r#"isopath_speaker_packet_late_seconds_bucket{packet="hello",le="0.1"} 6"#,
+        r#"isopath_speaker_packet_late_seconds_bucket{packet="hello",le="+Inf"} 7"#,
+        r#"isopath_speaker_packet_late_seconds_sum{packet="hello"} 0.25"#,
+        r#"isopath_speaker_packet_late_seconds_count{packet="hello"} 7"#,
         "isopath_speaker_hello_sent_total 7",
         "isopath_speaker_drop_bad_checksum_total 2",
         "isopath_speaker_hello_late_max_seconds 0.0015",
@@ -189,6 +211,8 @@ fn what_is_unknown_or_gone_has_no_series() {
         "neighbor",
         "controller",
         "hello_sent",
+        "ecmp_width",
+        "packet_late",
     ] {
         assert!(!page.contains(name), "{name} is still in\n{page}");
     }

@@ -103,6 +103,8 @@ fn status(announced: &[Announcement]) -> Status {
         withheld: Vec::new(),
         owner: Owner::None,
         announcers: std::collections::BTreeMap::new(),
+        widths: Vec::new(),
+        lateness: std::collections::BTreeMap::new(),
         counters: std::collections::BTreeMap::new(),
     }
 }

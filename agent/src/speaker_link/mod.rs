@@ -371,7 +371,8 @@ impl Session {
                 | Reply::Status(_)
                 | Reply::Changed(_)
                 | Reply::Neighbors { .. }
-                | Reply::Lsdb { .. },
+                | Reply::Lsdb { .. }
+                | Reply::Paths(_),
             ) => Err(LinkError::OutOfOrder),
         }
     }

@@ -17,7 +17,7 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
@@ -261,20 +261,6 @@ fn most_viewpoints(groups: &[Group]) -> usize {
         .min(MAX_PAIRS / groups.len().max(1))
         .min(MAX_LOOKUPS / announcements.max(1))
         .max(1)
-}
-
-impl AreaPaths {
-    /// The reachable announcers of each host.
-    pub fn announcers(&self) -> BTreeMap<Ipv4Addr, &[RouterId]> {
-        let hosts = |group: &'_ HostPaths| group.hosts.clone();
-        self.groups
-            .iter()
-            .flat_map(|group| {
-                let announcers = group.announcers.as_slice();
-                hosts(group).into_iter().map(move |host| (host, announcers))
-            })
-            .collect()
-    }
 }
 
 impl HostPaths {

@@ -44,13 +44,20 @@ impl Speaker {
                 self.decide(now);
                 result_reply(result)
             }
-            Request::Status => Reply::Status(Box::new(self.status(now))),
+            Request::Status => {
+                self.paths.ask();
+                Reply::Status(Box::new(self.status(now)))
+            }
             Request::Neighbors => Reply::Neighbors {
                 neighbors: self.neighbors(now),
             },
             Request::Lsdb => Reply::Lsdb {
                 lsas: self.lsas(now),
             },
+            Request::Paths { host } => {
+                self.paths.ask();
+                Reply::Paths(Box::new(self.all_paths(host)))
+            }
             Request::Subscribe => {
                 self.control.subscribe(id);
                 Reply::Status(Box::new(self.status(now)))

@@ -1,18 +1,15 @@
 //! The speaker's state in the words of the control socket.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use isopath_api::ids::{AreaId, BfdState, NeighborState, RouterId, Vip};
+use isopath_api::ids::{AreaId, BfdState, NeighborState, RouterId};
+use isopath_api::paths::Lateness;
 use isopath_api::speaker::{Announced, Link, Lsa, Neighbor, Owner, Status, Withheld};
 use isopath_ospf::{LinkKind, NeighborView, RouterLink, State};
 
 use super::Speaker;
 use crate::wanted::Verdict;
-
-/// The age of an LSA that is on its way out of the database (RFC 2328 §B).
-const MAX_AGE: u16 = 3600;
 
 impl Speaker {
     /// Everything.
@@ -54,31 +51,19 @@ impl Speaker {
             announced: announced.collect(),
             withheld: withheld.collect(),
             owner: self.wanted.owner(now),
-            announcers: self.announcers(now),
+            announcers: self.announcers(&carried),
+            widths: self.widths(),
+            lateness: self.lateness(),
             counters: self.all_counters(),
         }
     }
 
-    /// Who announces our VIPs, in one pass over the database: a pass for each VIP would take
-    /// long enough with thousands of them to delay a Hello.
-    fn announcers(&self, now: Instant) -> BTreeMap<Vip, Vec<RouterId>> {
-        let vips = self.verdicts.keys();
-        let mut announcers: BTreeMap<Vip, Vec<RouterId>> =
-            vips.map(|vip| (*vip, Vec::new())).collect();
-        for lsa in self.router.lsdb(now).filter(|lsa| lsa.age < MAX_AGE) {
-            let host = |link: &&RouterLink| {
-                link.kind == LinkKind::Stub && link.data == Ipv4Addr::BROADCAST
-            };
-            let router = RouterId(lsa.advertising_router.0);
-            for link in lsa.links.iter().filter(host) {
-                if let Some(routers) = announcers.get_mut(&Vip(link.id))
-                    && routers.last() != Some(&router)
-                {
-                    routers.push(router);
-                }
-            }
-        }
-        announcers
+    fn lateness(&self) -> BTreeMap<String, Lateness> {
+        let kinds = [
+            ("hello", self.hello_lateness.seen()),
+            ("bfd", self.bfd.lateness.seen()),
+        ];
+        kinds.map(|(kind, seen)| (kind.to_owned(), seen)).into()
     }
 
     /// The neighbours, by interface and router id.
@@ -172,6 +157,7 @@ pub(super) fn timeless(status: &Status) -> Status {
     let mut timeless = status.clone();
     timeless.up_ms = 0;
     timeless.counters.clear();
+    timeless.lateness.clear();
     for neighbor in &mut timeless.neighbors {
         neighbor.state_ms = 0;
         neighbor.dead_ms = 0;

@@ -3,6 +3,8 @@
 mod oracle;
 mod topologies;
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::packet::{
     ExternalKind, ExternalLsa, ExternalMetric, INITIAL_SEQUENCE, LinkKind, LsaKey, NetworkLsa,
