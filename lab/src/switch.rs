@@ -38,6 +38,19 @@ impl fmt::Display for SwitchKind {
     }
 }
 
+impl SwitchKind {
+    /// The suite's name and version, as the installed program says it.
+    ///
+    /// # Errors
+    /// It is not installed.
+    pub fn version(self) -> Result<String> {
+        match self {
+            Self::Frr => frr::version(),
+            Self::Bird => bird::version(),
+        }
+    }
+}
+
 impl FromStr for SwitchKind {
     type Err = anyhow::Error;
     fn from_str(text: &str) -> Result<Self> {
@@ -206,7 +219,11 @@ impl Switch {
     /// # Errors
     /// The kernel refuses.
     pub fn forget_route(&self, vip: Vip) -> Result<()> {
-        self.namespace.ip([format!("route flush {vip}/32")])
+        if self.next_hops(vip)?.is_empty() {
+            return Ok(());
+        }
+        // Flushing fails on a route that uses a next-hop group.
+        self.namespace.ip([format!("route delete {vip}/32")])
     }
 
     /// Stops its suite by SIGTERM, in the order opposite to its start, and starts it again.

@@ -38,6 +38,16 @@ fn write_conf(directory: &Path, config: &SwitchConfig) -> Result<PathBuf> {
     Ok(file)
 }
 
+pub(super) fn version() -> Result<String> {
+    let output = checked(Command::new("bird").arg("--version"))?;
+    // It says so on its standard error.
+    let said = String::from_utf8_lossy(&output.stderr);
+    let version = said.trim().strip_prefix("BIRD version ");
+    version
+        .map(|version| format!("BIRD {version}"))
+        .with_context(|| format!("no version in {said:?}"))
+}
+
 pub(super) fn refusal(directory: &Path, config: &SwitchConfig) -> Result<Option<String>> {
     let file = write_conf(directory, config)?;
     let mut check = Command::new("bird");

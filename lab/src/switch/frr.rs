@@ -45,8 +45,7 @@ pub(super) fn start(
         }
         Ok(()) | Err(_) => {}
     }
-    let zebra = zebra_conf(config);
-    let mut processes = vec![daemon(namespace, directory, "zebra", &zebra)?];
+    let mut processes = vec![daemon(namespace, directory, "zebra", &zebra_conf())?];
     // ospfd of FRR 8.4 writes this file beside its instance's directory, not into it. Labs make
     // no use of it, but it stays where an ospfd of the machine's own has it, too.
     if !Path::new("/var/run/frr/ospfd.pid").exists() {
@@ -90,6 +89,16 @@ fn write_conf(directory: &Path, name: &str, config: &str) -> Result<PathBuf> {
     Ok(file)
 }
 
+pub(super) fn version() -> Result<String> {
+    let output = checked(Command::new(Path::new(DAEMONS).join("ospfd")).arg("--version"))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let first = said.lines().next().unwrap_or_default();
+    let version = first.strip_prefix("ospfd version ");
+    version
+        .map(|version| format!("FRR {version}"))
+        .with_context(|| format!("no version in {said:?}"))
+}
+
 /// ospfd goes on without the lines it does not know, and only says so.
 pub(super) fn refusal(directory: &Path, config: &SwitchConfig) -> Result<Option<String>> {
     let file = directory.join("check.conf");
@@ -118,15 +127,11 @@ fn refused_line(line: &str) -> Option<&str> {
     line.get(said..)
 }
 
-fn zebra_conf(config: &SwitchConfig) -> String {
-    let mut text = "hostname switch\n".to_owned();
-    if config.network == NetworkType::PointToPoint {
-        // When a port loses its carrier the kernel takes it out of its next-hop groups, and
-        // zebra of FRR 8.4 does not put it back in. Without groups in the kernel each route
-        // carries its own next hops, which zebra does set again.
-        text.push_str("no zebra nexthop kernel enable\n");
-    }
-    text
+fn zebra_conf() -> String {
+    // When a port loses its carrier the kernel takes it out of its next-hop groups, and zebra
+    // of FRR 8.4 does not put it back in. Without groups in the kernel each route carries its
+    // own next hops, which zebra does set again.
+    "hostname switch\nno zebra nexthop kernel enable\n".to_owned()
 }
 
 fn bfdd_conf(config: &SwitchConfig) -> String {
