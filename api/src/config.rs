@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::auth::AuthConfig;
 use crate::declare::{ServiceSpec, VipSpec, validate_services, validate_vips};
 use crate::fault::{Fault, FileFaults, parse_toml};
 use crate::ids::{AreaId, ClusterName, DirectorName, RouterId};
@@ -35,7 +36,24 @@ impl DirectorFile {
     /// # Errors
     /// Every fault with its line and column.
     pub fn parse(file: &str, text: &str) -> Result<Self, FileFaults> {
-        parse_toml(file, text, Self::validate)
+        Self::parse_with(file, text, |_| Vec::new())
+    }
+
+    /// The same, and lets `further` look for what only a caller can see, such as what stands in
+    /// the files that this one names.
+    ///
+    /// # Errors
+    /// Every fault with its line and column.
+    pub fn parse_with(
+        file: &str,
+        text: &str,
+        further: impl FnOnce(&Self) -> Vec<Fault>,
+    ) -> Result<Self, FileFaults> {
+        parse_toml(file, text, |parsed: &Self| {
+            let mut faults = parsed.validate();
+            faults.extend(further(parsed));
+            faults
+        })
     }
 
     fn validate(&self) -> Vec<Fault> {
@@ -265,7 +283,7 @@ pub struct InterfaceConfig {
     /// wants it equal to its own or 0.
     #[serde(default)]
     pub advertise_mtu: Option<u16>,
-    /// Packet authentication.
+    /// Packet authentication; none when absent.
     #[serde(default)]
     pub auth: Option<AuthConfig>,
     /// BFD with the neighbours of this interface; none when absent.
@@ -345,9 +363,8 @@ impl InterfaceConfig {
         if self.cost == 0 {
             faults.push(Fault::new(at("cost"), "a cost from 1 to 65535", 0));
         }
-        if self.auth.is_some() {
-            let expected = "no auth: this version does not authenticate packets yet";
-            faults.push(Fault::new(at("auth"), expected, "it"));
+        if let Some(auth) = &self.auth {
+            auth.validate(&at("auth"), faults);
         }
         if let Some(bfd) = &self.bfd {
             for (key, value) in [("min_tx", bfd.min_tx), ("min_rx", bfd.min_rx)] {
@@ -381,18 +398,6 @@ pub enum NetworkType {
     PointToPoint,
     /// A segment with a designated router, which we never are.
     Broadcast,
-}
-
-/// `auth` of an interface.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AuthConfig {
-    /// The algorithm.
-    pub algorithm: String,
-    /// The key's id.
-    pub key_id: u8,
-    /// The file that holds the key.
-    pub key_file: PathBuf,
 }
 
 /// `bfd` of an interface.

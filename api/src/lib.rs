@@ -2,12 +2,13 @@
 //!
 //! Everything that crosses a process boundary is defined here once: identifiers and units
 //! ([`ids`]), what an operator declares ([`declare`]), the files a director reads
-//! ([`config`]), what a director is asked to do ([`desired`]) and says it sees
+//! ([`config`], [`auth`]), what a director is asked to do ([`desired`]) and says it sees
 //! ([`observed`]), why anything is or is not announced ([`reason`]), the two Unix socket
 //! protocols ([`speaker`] with [`paths`], [`agent`]), and what the controller answers ([`view`],
 //! [`problem`]). The crate does no I/O and reads no clock.
 
 pub mod agent;
+pub mod auth;
 pub mod config;
 pub mod declare;
 pub mod desired;

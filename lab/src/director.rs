@@ -62,6 +62,8 @@ pub struct Director {
     network: NetworkType,
     dataplane: Dataplane,
     timers: Timers,
+    /// The `auth` of its interface.
+    auth: Option<String>,
     agent_hold: Duration,
     namespace: Namespace,
     directory: PathBuf,
@@ -84,6 +86,7 @@ impl Director {
             network: spec.network,
             dataplane: spec.dataplane,
             timers: spec.timers,
+            auth: spec.auth.write(&directory)?,
             agent_hold: spec.agent_hold,
             namespace,
             directory,
@@ -174,6 +177,9 @@ dead_interval = \"{dead}s\"
                 "bfd = {{ min_tx = \"{interval}ms\", min_rx = \"{interval}ms\", \
                  multiplier = {multiplier} }}\n"
             ));
+        }
+        if let Some(auth) = &self.auth {
+            write(format_args!("auth = {auth}\n"));
         }
         match source {
             Source::File(tables) => write(format_args!("\n{tables}")),

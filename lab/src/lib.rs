@@ -7,6 +7,7 @@
 //! made goes when it is dropped, on SIGINT and SIGTERM, or with `isopath-lab down` after a crash
 //! ([`registry`]).
 
+pub mod auth;
 pub mod binaries;
 pub mod cluster;
 pub mod controller;

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use isopath_api::config::{AreaType, NetworkType};
 use isopath_api::ids::{AreaId, RouterId, Vip};
 
+use crate::auth::Auth;
 use crate::netns::Namespace;
 use crate::process::Process;
 use crate::route_monitor::RouteMonitor;
@@ -79,32 +80,6 @@ impl SwitchArea {
     };
 }
 
-/// How a switch authenticates OSPF packets on its ports to the directors.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SwitchAuth {
-    /// The algorithm.
-    pub algorithm: SwitchAlgorithm,
-    /// The key's id.
-    pub key_id: u8,
-    /// The key: letters and digits, at most 16 for MD5.
-    pub key: String,
-}
-
-/// Cryptographic authentication, RFC 2328 §D.3 and RFC 5709.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SwitchAlgorithm {
-    /// Keyed MD5.
-    Md5,
-    /// HMAC-SHA-1.
-    HmacSha1,
-    /// HMAC-SHA-256.
-    HmacSha256,
-    /// HMAC-SHA-384.
-    HmacSha384,
-    /// HMAC-SHA-512.
-    HmacSha512,
-}
-
 /// What a switch's OSPF is configured from.
 #[derive(Debug, Clone)]
 pub(crate) struct SwitchConfig {
@@ -116,8 +91,8 @@ pub(crate) struct SwitchConfig {
     pub(crate) passive: Vec<String>,
     pub(crate) network: NetworkType,
     pub(crate) area: SwitchArea,
-    pub(crate) auth: Option<SwitchAuth>,
     pub(crate) timers: Timers,
+    pub(crate) auth: Auth,
     pub(crate) max_paths: u16,
 }
 

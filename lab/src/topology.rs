@@ -20,6 +20,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use isopath_api::config::{Dataplane, NetworkType};
 
+use crate::auth::Auth;
 use crate::controller::Controller;
 use crate::director::Director;
 use crate::netns::Namespace;
@@ -87,6 +88,8 @@ pub struct Spec {
     pub dataplane: Dataplane,
     /// OSPF's and BFD's times.
     pub timers: Timers,
+    /// How directors and switch authenticate their packets.
+    pub auth: Auth,
     /// The switch's limit of equal-cost paths.
     pub max_paths: u16,
     /// How long a speaker keeps its set without its agent.
@@ -105,6 +108,7 @@ impl Spec {
             network: NetworkType::PointToPoint,
             dataplane: Dataplane::None,
             timers: Timers::default(),
+            auth: Auth::None,
             max_paths: 8,
             agent_hold: scaled(Duration::from_secs(10)),
         }
@@ -338,8 +342,8 @@ fn switch_config(spec: &Spec) -> SwitchConfig {
         passive: vec!["client".to_owned(), "servers".to_owned()],
         network: spec.network,
         area: SwitchArea::BACKBONE,
-        auth: None,
         timers: spec.timers,
+        auth: spec.auth.clone(),
         max_paths: spec.max_paths,
     }
 }

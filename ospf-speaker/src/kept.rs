@@ -1,13 +1,16 @@
 //! What outlives the process: `speaker.json` in the state directory.
 //!
-//! Four things are kept. A reservation of sequence numbers, so that the first Router-LSA after
-//! a crash goes above the copy that the area still holds. The BFD discriminators, because some
-//! peers ignore a new one until they have found the old session dead. The operator's overrides.
-//! What a graceful restart leaves to the next run, which takes it once: a crash is never one.
+//! Five things are kept. A reservation of sequence numbers, so that the first Router-LSA after
+//! a crash goes above the copy that the area still holds. One of the cryptographic sequence
+//! numbers of each interface, so that a neighbour does not take the first packets after a crash
+//! for replayed ones. The BFD discriminators, because some peers ignore a new one until they
+//! have found the old session dead. The operator's overrides. What a graceful restart leaves to
+//! the next run, which takes it once: a crash is never one.
 //!
 //! Sequence numbers are reserved ahead in blocks, so the file is written every `BLOCK`
-//! originations and not at each. It is replaced by a rename without a sync: waiting for a disk
-//! would stop BFD, and losing the file to a power failure costs one exchange more at the start.
+//! originations or `AUTH_BLOCK` packets and not at each. It is replaced by a rename without a
+//! sync: waiting for a disk would stop BFD, and losing the file to a power failure costs one
+//! exchange more at the start.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,6 +29,14 @@ use crate::wanted::Override;
 /// How many sequence numbers one write reserves.
 const BLOCK: i32 = 64;
 
+/// How many cryptographic sequence numbers one write reserves: minutes of an interface, and few
+/// enough that a speaker that crashes every second has enough of them for months.
+const AUTH_BLOCK: u32 = 256;
+
+/// A reservation above this cannot have come about by counting from any clock that is right
+/// before the year 2100, and would leave nothing to count on with.
+const LAST_AUTH_RESERVATION: u32 = u32::MAX - (1 << 27);
+
 /// Above this reservation the count starts over; the core then answers a stale copy as
 /// RFC 2328 §13.4 says, which is harmless and far away.
 const LAST_RESERVATION: i32 = i32::MAX - 0x1_0000;
@@ -39,6 +50,9 @@ struct Contents {
     /// No instance above this sequence number has left.
     #[serde(default)]
     sequence_reserved: Option<i32>,
+    /// By interface: no packet with a higher cryptographic sequence number has left.
+    #[serde(default)]
+    auth_reserved: BTreeMap<String, u32>,
     /// By interface and peer address.
     #[serde(default)]
     discriminators: BTreeMap<String, NonZeroU32>,
@@ -95,6 +109,28 @@ impl Kept {
         let current = |reserved: i32| reserved >= enough && reserved - BLOCK <= sequence;
         if !reserved.is_some_and(current) {
             self.contents.sequence_reserved = Some(sequence.saturating_add(BLOCK));
+            self.store();
+        }
+    }
+
+    /// The lowest cryptographic sequence number that an interface may begin with: above all that
+    /// earlier runs used, and no lower than the clock, for neighbours that remember more.
+    pub fn auth_floor(&self, interface: &str, unix_seconds: u32) -> u32 {
+        let reserved = self.contents.auth_reserved.get(interface).copied();
+        let reserved = reserved.filter(|reserved| *reserved <= LAST_AUTH_RESERVATION);
+        reserved.map_or(unix_seconds, |reserved| unix_seconds.max(reserved + 1))
+    }
+
+    /// Has the file say, before a packet with cryptographic sequence number `next` can leave,
+    /// that it may have.
+    pub fn reserve_auth(&mut self, interface: &str, next: u32) {
+        let reserved = self.contents.auth_reserved.get(interface);
+        // A reservation far above belongs to a count that has started over since.
+        let current = |reserved: u32| next <= reserved && reserved - next <= AUTH_BLOCK;
+        if !reserved.is_some_and(|reserved| current(*reserved)) {
+            let block = next.saturating_add(AUTH_BLOCK);
+            let reserved = &mut self.contents.auth_reserved;
+            reserved.insert(interface.to_owned(), block);
             self.store();
         }
     }
@@ -234,6 +270,53 @@ mod tests {
             None,
             "no hint at the end of the space"
         );
+    }
+
+    #[test]
+    fn no_run_begins_with_a_cryptographic_sequence_number_of_an_earlier_one() {
+        let directory = Directory::new("auth");
+        let unix = 1_800_000_000;
+        let mut next = 0;
+        for run in 0..20 {
+            // The clock stands still, or was set back.
+            let clock = unix - run;
+            let mut kept = Kept::load(&directory.0);
+            let first = kept.auth_floor("eth1", clock);
+            assert!(
+                first >= unix && first >= next,
+                "run {run}: {first} < {next}"
+            );
+            next = first;
+            for _ in 0..=run * 50 {
+                next += 1;
+                kept.reserve_auth("eth1", next);
+            }
+            assert_eq!(
+                kept.auth_floor("eth2", clock),
+                clock,
+                "an interface of its own"
+            );
+        }
+    }
+
+    #[test]
+    fn cryptographic_sequence_numbers_follow_the_clock_and_are_rarely_written() {
+        let directory = Directory::new("auth-clock");
+        let mut kept = Kept::load(&directory.0);
+        assert_eq!(kept.auth_floor("eth1", 1000), 1000);
+        let mut writes = 0;
+        let mut last = 0;
+        for next in 1000..3000 {
+            kept.reserve_auth("eth1", next);
+            let floor = Kept::load(&directory.0).auth_floor("eth1", 0);
+            assert!(floor > next, "a crash would reuse {next}");
+            writes += u32::from(floor != last);
+            last = floor;
+        }
+        assert!(writes <= 8, "{writes} writes for 2000 packets");
+        assert_eq!(kept.auth_floor("eth1", 5000), 5000);
+        kept.reserve_auth("eth1", u32::MAX - 5);
+        assert_eq!(kept.auth_floor("eth1", 5000), 5000, "nothing is left above");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //!
 //! - [`wanted`] decides which VIPs to announce, from the file, the agent and overrides;
 //! - [`kept`] is what outlives the process, [`restart`] what a graceful restart adds to it;
+//! - [`keys`] are the secrets of packet authentication;
 //! - `link` watches the kernel's interfaces, `ospf_socket` and `bfd` hold the sockets;
 //! - `paths` has that calculation done, and says when;
 //! - [`control`] and [`mod@line`] are the Unix socket that `isopath_api::speaker` specifies.
@@ -14,6 +15,7 @@
 mod bfd;
 pub mod control;
 pub mod kept;
+pub mod keys;
 mod late;
 pub mod line;
 mod link;
@@ -24,6 +26,7 @@ mod priority;
 pub mod restart;
 mod speaker;
 mod timer;
+mod wall_clock;
 pub mod wanted;
 
 pub use speaker::{RunError, Speaker};

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use isopath_api::config::DirectorFile;
+use isopath_api::fault::FileFaults;
 use isopath_speaker::Speaker;
+use isopath_speaker::keys::Keys;
 use isopath_speaker::log::Stderr;
 use tracing::level_filters::LevelFilter;
 use tracing::{error, warn};
@@ -50,17 +52,31 @@ fn main() -> ExitCode {
         Ok(text) => text,
         Err(error) => return failed(&error),
     };
-    let file = match DirectorFile::parse(&name, &text) {
-        Ok(file) => file,
+    let (file, keys) = match parse(&name, &text) {
+        Ok(parsed) => parsed,
         Err(faults) => {
             eprintln!("{faults}");
             return ExitCode::from(2);
         }
     };
-    match Speaker::start(&file, wait_for_agent).and_then(Speaker::run) {
+    match Speaker::start(&file, keys, wait_for_agent).and_then(Speaker::run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error.into()),
     }
+}
+
+/// The director's file and the keys that it names.
+fn parse(name: &str, text: &str) -> Result<(DirectorFile, Keys), FileFaults> {
+    let mut keys = Keys::default();
+    let load = |file: &DirectorFile| match Keys::load(&file.ospf.interface) {
+        Ok(loaded) => {
+            keys = loaded;
+            Vec::new()
+        }
+        Err(faults) => faults,
+    };
+    let file = DirectorFile::parse_with(name, text, load)?;
+    Ok((file, keys))
 }
 
 /// Logs to standard error at level info, or as `RUST_LOG` says (`debug`, or by module). The

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use isopath_api::config::{DirectorFile, OnExit};
 use isopath_api::ids::Vip;
 use isopath_api::speaker::{Reply, Status};
-use isopath_ospf::{Config, ConfigError, InterfaceId, LinkState, Router, Stub};
+use isopath_ospf::{
+    AuthenticationError, Config, ConfigError, InterfaceId, LinkState, Router, Stub,
+};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -20,16 +22,19 @@ use tracing::{debug, error, info, warn};
 use crate::bfd::Bfd;
 use crate::control::{Control, ControlError};
 use crate::kept::Kept;
+use crate::keys::Keys;
 use crate::late::Lateness;
 use crate::link::Links;
 use crate::ospf_socket::{MAX_PACKET, OspfSocket};
 use crate::paths::Paths;
 use crate::priority::set_real_time;
 use crate::timer::Timer;
+use crate::wall_clock::WallClock;
 use crate::wanted::{ClientId, Verdict, Wanted};
 
 use leaving::Keeping;
 
+mod auth;
 mod config;
 mod interfaces;
 mod leaving;
@@ -53,6 +58,9 @@ pub enum RunError {
     /// The configuration is well-formed and cannot be run.
     #[error("cannot run this configuration")]
     Config(#[from] ConfigError),
+    /// A key is of no use; [`Keys::load`] finds that out before.
+    #[error("cannot authenticate packets")]
+    Authentication(#[from] AuthenticationError),
     /// The control socket cannot be served.
     #[error("cannot serve the control socket")]
     Control(#[from] ControlError),
@@ -83,6 +91,7 @@ enum Source {
     Links,
     Listener,
     Paths,
+    WallClock,
     Bfd(InterfaceId),
     Ospf(InterfaceId),
     Client(ClientId),
@@ -91,7 +100,7 @@ enum Source {
 impl Source {
     /// Interfaces have two tokens each; [`isopath_ospf::MAX_INTERFACES`] keeps them below.
     const FIRST_CLIENT: usize = 1 << 16;
-    const FIRST_INTERFACE: usize = 5;
+    const FIRST_INTERFACE: usize = 6;
 
     fn token(self) -> Token {
         Token(match self {
@@ -100,6 +109,7 @@ impl Source {
             Self::Links => 2,
             Self::Listener => 3,
             Self::Paths => 4,
+            Self::WallClock => 5,
             Self::Bfd(id) => Self::FIRST_INTERFACE + 2 * id.0,
             Self::Ospf(id) => Self::FIRST_INTERFACE + 2 * id.0 + 1,
             Self::Client(id) => Self::FIRST_CLIENT + id.0,
@@ -113,6 +123,7 @@ impl Source {
             2 => Self::Links,
             3 => Self::Listener,
             4 => Self::Paths,
+            5 => Self::WallClock,
             client if client >= Self::FIRST_CLIENT => {
                 Self::Client(ClientId(client - Self::FIRST_CLIENT))
             }
@@ -144,6 +155,7 @@ pub struct Speaker {
     config: Config,
     poll: Poll,
     timer: Timer,
+    wall_clock: WallClock,
     signals: UnixStream,
     /// Whether SIGINT is among them.
     interrupted: Arc<AtomicBool>,
@@ -157,6 +169,7 @@ pub struct Speaker {
     /// The verdicts that were last acted on.
     verdicts: BTreeMap<Vip, Verdict>,
     kept: Kept,
+    keys: Keys,
     control: Control,
     paths: Paths,
     our_paths: paths::OurPaths,
@@ -185,22 +198,24 @@ impl Speaker {
     ///
     /// # Errors
     /// When another speaker serves the socket, or a right or a resource is missing.
-    pub fn start(file: &DirectorFile, wait_for_agent: bool) -> Result<Self, RunError> {
+    pub fn start(file: &DirectorFile, keys: Keys, wait_for_agent: bool) -> Result<Self, RunError> {
         let now = Instant::now();
         let kept = Kept::load(&file.director.state_dir);
         let config = config::core(file, kept.sequence_hint());
         let router = Router::new(config.clone(), fastrand::u64(..), now)?;
         let poll = Poll::new().map_err(RunError::io("create an epoll instance"))?;
         let timer = Timer::new().map_err(RunError::io("create a timer"))?;
+        let wall_clock = WallClock::watch().map_err(RunError::io("watch the clock"))?;
         let interrupted = Arc::new(AtomicBool::new(false));
         let signals = signals(&interrupted).map_err(RunError::io("watch for signals"))?;
         let names = file.ospf.interface.iter().map(|at| at.name.clone());
         let links = Links::watch(names.clone().collect())
             .map_err(RunError::io("watch the interfaces (netlink)"))?;
-        let watched: [(RawFd, Source); 3] = [
+        let watched: [(RawFd, Source); 4] = [
             (std::os::fd::AsRawFd::as_raw_fd(&signals), Source::Signals),
             (timer.descriptor(), Source::Timer),
             (links.descriptor(), Source::Links),
+            (wall_clock.descriptor(), Source::WallClock),
         ];
         for (descriptor, source) in watched {
             watch(&poll, descriptor, source).map_err(RunError::io("watch a descriptor"))?;
@@ -215,6 +230,7 @@ impl Speaker {
             config,
             poll,
             timer,
+            wall_clock,
             signals,
             interrupted,
             on_exit: file.director.on_exit,
@@ -226,6 +242,7 @@ impl Speaker {
             wanted: Wanted::new(file, wait_for_agent, kept.overrides().clone()),
             verdicts: BTreeMap::new(),
             kept,
+            keys,
             control,
             paths,
             our_paths: paths::OurPaths::default(),
@@ -244,6 +261,8 @@ impl Speaker {
         if let Err(error) = set_real_time() {
             info!(%error, "running without real-time priority");
         }
+        speaker.begin_auth_sequences();
+        speaker.set_keys()?;
         speaker.come_back(now);
         speaker.decide(now);
         speaker.refresh_links(now)?;
@@ -400,6 +419,7 @@ impl Speaker {
         match source {
             Source::Timer => self.timer.fired(),
             Source::Signals => self.handle_signal(now),
+            Source::WallClock => self.follow_wall_clock(),
             Source::Links => {
                 if self.links.changed() {
                     self.refresh_links(now)?;
@@ -561,6 +581,7 @@ mod tests {
             Source::Links,
             Source::Listener,
             Source::Paths,
+            Source::WallClock,
             Source::Client(ClientId(0)),
             Source::Client(ClientId(1 << 40)),
         ];

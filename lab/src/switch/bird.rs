@@ -8,7 +8,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use isopath_api::config::{AreaType, NetworkType};
 
-use super::{SwitchAlgorithm, SwitchArea, SwitchAuth, SwitchConfig, SwitchNeighbor};
+use super::{SwitchArea, SwitchConfig, SwitchNeighbor};
+use crate::auth::{Algorithm, Auth, Key};
 use crate::netns::{Namespace, checked};
 use crate::process::Process;
 
@@ -80,7 +81,7 @@ fn conf(directory: &Path, config: &SwitchConfig) -> String {
         NetworkType::Broadcast => "broadcast",
     };
     let (hello, dead) = (config.timers.hello.as_secs(), config.timers.dead.as_secs());
-    let auth = config.auth.as_ref().map(authentication).unwrap_or_default();
+    let auth = authentication(&config.auth);
     let (mut fabric, mut passive) = (String::new(), String::new());
     for name in &config.fabric {
         writeln!(
@@ -131,18 +132,32 @@ fn areas(area: SwitchArea, fabric: &str, passive: &str) -> String {
     )
 }
 
-fn authentication(auth: &SwitchAuth) -> String {
-    let algorithm = match auth.algorithm {
-        SwitchAlgorithm::Md5 => "keyed md5",
-        SwitchAlgorithm::HmacSha1 => "hmac sha1",
-        SwitchAlgorithm::HmacSha256 => "hmac sha256",
-        SwitchAlgorithm::HmacSha384 => "hmac sha384",
-        SwitchAlgorithm::HmacSha512 => "hmac sha512",
-    };
-    format!(
-        "authentication cryptographic; password \"{}\" {{ id {}; algorithm {algorithm}; }}; ",
-        auth.key, auth.key_id
-    )
+/// The interface's options for authentication. Of several keys that are valid for ever BIRD sends
+/// with the first, so the last one comes first.
+fn authentication(auth: &Auth) -> String {
+    match auth {
+        Auth::None => String::new(),
+        Auth::Simple(password) => format!("authentication simple; password \"{password}\"; "),
+        Auth::Cryptographic(keys) => {
+            let mut text = "authentication cryptographic; ".to_owned();
+            for key in keys.iter().rev() {
+                let algorithm = match key.algorithm {
+                    Algorithm::Md5 => "keyed md5",
+                    Algorithm::HmacSha1 => "hmac sha1",
+                    Algorithm::HmacSha256 => "hmac sha256",
+                    Algorithm::HmacSha384 => "hmac sha384",
+                    Algorithm::HmacSha512 => "hmac sha512",
+                };
+                let Key { id, secret, .. } = key;
+                write!(
+                    text,
+                    "password \"{secret}\" {{ id {id}; algorithm {algorithm}; }}; "
+                )
+                .expect("writing to a string cannot fail");
+            }
+            text
+        }
+    }
 }
 
 pub(super) fn ask(namespace: &Namespace, directory: &Path, command: &str) -> Result<String> {

@@ -10,7 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use isopath_api::config::{AreaType, NetworkType};
 
-use super::{SwitchAlgorithm, SwitchArea, SwitchAuth, SwitchConfig, SwitchNeighbor};
+use super::{SwitchArea, SwitchConfig, SwitchNeighbor};
+use crate::auth::{Algorithm, Auth, Key};
 use crate::netns::{Namespace, checked};
 use crate::process::Process;
 use crate::wait::{self, Probe};
@@ -165,9 +166,7 @@ fn ospfd_conf(config: &SwitchConfig) -> String {
             write_line(&mut text, " ip ospf bfd");
             write_line(&mut text, " ip ospf bfd profile isopath");
         }
-        if let Some(auth) = &config.auth {
-            authentication(&mut text, auth);
-        }
+        authentication(&mut text, &config.auth);
         write_line(&mut text, "exit");
     }
     for name in &config.passive {
@@ -198,21 +197,25 @@ fn ospfd_conf(config: &SwitchConfig) -> String {
 
 /// In interface mode. FRR learnt the HMACs of RFC 5709 in 9.1, as key chains; before, this
 /// algorithm's line is refused ([`refusal`]).
-fn authentication(text: &mut String, auth: &SwitchAuth) {
-    let SwitchAuth { key_id, key, .. } = auth;
-    match auth.algorithm {
-        SwitchAlgorithm::Md5 => {
-            write_line(text, " ip ospf authentication message-digest");
-            write_line(
-                text,
-                format_args!(" ip ospf message-digest-key {key_id} md5 {key}"),
-            );
+fn authentication(text: &mut String, auth: &Auth) {
+    match auth {
+        Auth::None => {}
+        Auth::Simple(password) => {
+            write_line(text, " ip ospf authentication");
+            write_line(text, format_args!(" ip ospf authentication-key {password}"));
         }
-        SwitchAlgorithm::HmacSha1
-        | SwitchAlgorithm::HmacSha256
-        | SwitchAlgorithm::HmacSha384
-        | SwitchAlgorithm::HmacSha512 => {
-            write_line(text, " ip ospf authentication key-chain isopath");
+        Auth::Cryptographic(keys) => {
+            if keys.iter().any(|key| key.algorithm != Algorithm::Md5) {
+                write_line(text, " ip ospf authentication key-chain isopath");
+                return;
+            }
+            write_line(text, " ip ospf authentication message-digest");
+            for Key { id, secret, .. } in keys {
+                write_line(
+                    text,
+                    format_args!(" ip ospf message-digest-key {id} md5 {secret}"),
+                );
+            }
         }
     }
 }

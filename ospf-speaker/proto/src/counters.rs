@@ -58,6 +58,16 @@ reasons!(
         Checksum = "checksum",
         /// An authentication type other than ours.
         AuthType = "auth_type",
+        /// Another simple password than ours.
+        AuthPassword = "auth_password",
+        /// A key id that we have no key for.
+        AuthUnknownKey = "auth_unknown_key",
+        /// A key that is not to be accepted now.
+        AuthKeyLifetime = "auth_key_lifetime",
+        /// A digest that the key does not give: another key, or a damaged packet.
+        AuthDigest = "auth_digest",
+        /// A sequence number below the neighbour's last: a replay, or packets out of order.
+        AuthReplay = "auth_replay",
         /// A body that breaks the format.
         Malformed = "malformed",
         /// A Hello with another network mask.

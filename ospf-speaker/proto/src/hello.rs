@@ -78,16 +78,7 @@ impl Router {
     ) -> Result<(), PacketDrop> {
         let interface = self.interfaces.get(id.0).ok_or(PacketDrop::InterfaceDown)?;
         check_agreement(interface, self.config.area_type, hello)?;
-        let neighbor = match interface.settings.network {
-            NetworkType::PointToPoint => NeighborId {
-                interface: id,
-                key: router_id.0,
-            },
-            NetworkType::Broadcast => NeighborId {
-                interface: id,
-                key: source,
-            },
-        };
+        let neighbor = self.neighbor_id(id, source, router_id);
         self.forget_former_identity(now, neighbor, source, router_id);
         let is_new = self.find_or_create(now, neighbor, source, router_id)?;
         let role_changed = self.note_role(neighbor, source, hello);

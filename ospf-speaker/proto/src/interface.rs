@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use crate::auth::Authenticator;
 use crate::config::{InterfaceConfig, LinkState, NetworkType};
 use crate::election;
 use crate::ids::{InterfaceId, NeighborId};
@@ -29,6 +30,7 @@ const ADJACENCY_TIME: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Interface {
     pub(crate) settings: InterfaceConfig,
+    pub(crate) auth: Authenticator,
     /// The link's state; nothing while the interface is Down.
     pub(crate) link: Option<LinkState>,
     /// No Hello has left since the interface came up: see [`Interface::may_speak`].
@@ -49,6 +51,7 @@ impl Interface {
     pub(crate) fn new(settings: InterfaceConfig) -> Self {
         Self {
             settings,
+            auth: Authenticator::default(),
             link: None,
             is_listening: false,
             is_reserved: false,
@@ -99,10 +102,11 @@ impl Interface {
         }
     }
 
-    /// The bytes that a packet may have after the OSPF header without being fragmented.
+    /// The bytes that a packet may have between the OSPF header and the digest, if any, without
+    /// being fragmented.
     pub(crate) fn body_capacity(&self) -> usize {
         let mtu = self.link.map_or(0, |link| usize::from(link.mtu));
-        mtu.saturating_sub(IP_HEADER_LEN + HEADER_LEN)
+        mtu.saturating_sub(IP_HEADER_LEN + HEADER_LEN + self.auth.trailer_len())
     }
 
     /// Whether the first Hello may leave. A switch that still has the adjacency of an earlier run

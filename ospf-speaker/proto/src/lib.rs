@@ -11,6 +11,7 @@
 mod ack;
 mod adjacency;
 mod aging;
+mod auth;
 mod config;
 mod content;
 mod counters;
@@ -40,6 +41,10 @@ mod tests;
 mod timer;
 mod view;
 
+pub use auth::{
+    Authentication, AuthenticationError, AuthenticationView, Key, Lifetime, Received, Secret,
+    Standing,
+};
 pub use config::{
     AnnounceError, AreaType, Config, ConfigError, External, InterfaceConfig, LinkState,
     MAX_EXTERNALS, MAX_INTERFACES, MAX_STUBS, NetworkType, Stub,
@@ -48,6 +53,7 @@ pub use counters::{Counters, LsaDrop, PacketDrop};
 pub use graceful::{Grace, RestartEnd, RestartRefusal};
 pub use ids::{AreaId, InterfaceId, RouterId};
 pub use neighbor::State;
+pub use packet::auth::{Algorithm, MAX_MD5_SECRET, MAX_PASSWORD};
 pub use packet::{ExternalKind, ExternalLsa, ExternalMetric, LinkKind, LsaKey, RouterLink};
 pub use router::{Identity, Router, Snapshot, SnapshotError};
 pub use view::{Announced, AnnouncedExternal, Event, LsaView, NeighborView, Transmit};

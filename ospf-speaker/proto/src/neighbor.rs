@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use crate::auth::Received;
 use crate::dbdesc::Exchange;
 use crate::ids::RouterId;
 use crate::lsdb::DbKey;
@@ -191,6 +192,9 @@ pub(crate) struct Neighbor {
     pub(crate) bdr: Ipv4Addr,
     pub(crate) state: State,
     pub(crate) since: Instant,
+    /// What its last packet was authenticated by; nothing without cryptographic authentication.
+    /// It goes with the neighbour, so that one that restarted may count from anywhere.
+    pub(crate) received: Option<Received>,
     pub(crate) exchange: Exchange,
     /// The Link state request list: what the neighbour has and we lack (§10.9).
     pub(crate) requests: BTreeMap<DbKey, LsaHeader>,
@@ -216,6 +220,7 @@ impl Neighbor {
             bdr: Ipv4Addr::UNSPECIFIED,
             state: State::Down,
             since: now,
+            received: None,
             exchange: Exchange::new(dd_sequence),
             requests: BTreeMap::new(),
             outstanding: BTreeSet::new(),

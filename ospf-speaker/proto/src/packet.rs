@@ -4,6 +4,7 @@
 //! whether their type is known or not, because a router passes on what it does not understand.
 
 mod ack;
+pub(crate) mod auth;
 mod dbdesc;
 mod error;
 mod external_lsa;
@@ -29,6 +30,7 @@ pub use dbdesc::{DbDesc, DbDescFlags};
 pub use error::DecodeError;
 pub use external_lsa::{ExternalKind, ExternalLsa, ExternalMetric};
 pub use grace_lsa::{GRACE_LSA_ID, GraceLsa, RestartReason};
+pub(crate) use header::Envelope;
 pub use header::{HEADER_LEN, Header, PacketType};
 pub use hello::Hello;
 pub use lsa::{
@@ -71,10 +73,20 @@ pub enum Body {
 }
 
 impl Packet {
-    /// Decodes a packet without IP header. Bytes after the packet's own length, such as a
-    /// link-local signalling block (RFC 5613), are passed over.
+    /// Decodes a packet without IP header and with null authentication. Bytes after the packet's
+    /// own length, such as a link-local signalling block (RFC 5613), are passed over.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let (header, packet_type, body) = Header::decode(bytes)?;
+        let envelope = Envelope::decode(bytes)?;
+        if envelope.auth_type != auth::NULL {
+            return Err(DecodeError::AuthType(envelope.auth_type));
+        }
+        envelope.check_sum()?;
+        Self::open(&envelope)
+    }
+
+    /// Decodes the body of a packet that has been authenticated.
+    pub(crate) fn open(envelope: &Envelope<'_>) -> Result<Self, DecodeError> {
+        let (packet_type, body) = envelope.body()?;
         let body = match packet_type {
             PacketType::Hello => Body::Hello(Hello::decode(body)?),
             PacketType::DbDesc => Body::DbDesc(DbDesc::decode(body)?),
@@ -82,7 +94,10 @@ impl Packet {
             PacketType::Update => Body::Update(update::decode(body)?),
             PacketType::Ack => Body::Ack(ack::decode(body)?),
         };
-        Ok(Self { header, body })
+        Ok(Self {
+            header: envelope.header,
+            body,
+        })
     }
 
     /// Encodes the packet with length and checksum, null authentication.

@@ -15,7 +15,7 @@ use crate::interface::Interface;
 use crate::lsdb::Lsdb;
 use crate::neighbor::NeighborEvent;
 use crate::own::OwnLsas;
-use crate::packet::{ALL_D_ROUTERS, ALL_SPF_ROUTERS, Body, Header, Packet};
+use crate::packet::{ALL_D_ROUTERS, ALL_SPF_ROUTERS, Body, DecodeError, Envelope, Header, Packet};
 use crate::rng::Rng;
 use crate::shutdown::Stage;
 use crate::timer::{Timer, TimerTable};
@@ -48,7 +48,7 @@ pub struct Router {
     events: VecDeque<Event>,
     reported_drops: BTreeMap<(InterfaceId, Dropped), Instant>,
     /// The latest time of any input.
-    latest: Instant,
+    pub(crate) latest: Instant,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -179,7 +179,9 @@ impl Router {
 
     /// The next packet to send. Drain it after each `handle_*`.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.transmits.pop_front()
+        let mut transmit = self.transmits.pop_front()?;
+        self.seal(&mut transmit);
+        Some(transmit)
     }
 
     /// The next event. Drain it after each `handle_*`.
@@ -246,16 +248,24 @@ impl Router {
         }
         self.check_addresses(id, source, destination)
             .map_err(plain)?;
-        let packet =
-            Packet::decode(payload).map_err(|error| (error.reason(), error.to_string()))?;
-        self.check_header(&packet.header)
-            .map_err(|reason| (reason, self.explain_header(reason, &packet.header)))?;
-        let router_id = packet.header.router_id;
-        match packet.body {
+        let spoiled = |error: DecodeError| (error.reason(), error.to_string());
+        let envelope = Envelope::decode(payload).map_err(spoiled)?;
+        let header = envelope.header;
+        self.check_area(&header)
+            .map_err(|reason| (reason, self.explain_header(reason, &header)))?;
+        let vouched = self
+            .authenticate(now, id, source, &envelope)
+            .map_err(|refusal| (refusal.reason(), refusal.to_string()))?;
+        self.check_router_id(&header).map_err(plain)?;
+        let router_id = header.router_id;
+        match Packet::open(&envelope).map_err(spoiled)?.body {
             Body::Hello(hello) => {
-                return self
-                    .receive_hello(now, id, source, router_id, &hello)
-                    .map_err(|reason| (reason, self.explain_hello(id, reason, &hello)));
+                self.receive_hello(now, id, source, router_id, &hello)
+                    .map_err(|reason| (reason, self.explain_hello(id, reason, &hello)))?;
+                // The Hello may have been a new neighbour's first.
+                let from = self.neighbor_id(id, source, router_id);
+                self.note_received(from, vouched);
+                return Ok(());
             }
             Body::DbDesc(dbdesc) => {
                 return self
@@ -299,16 +309,22 @@ impl Router {
         Ok(())
     }
 
-    /// The OSPF header's part of §8.2.
-    fn check_header(&self, header: &Header) -> Result<(), PacketDrop> {
+    /// The OSPF header's part of §8.2 that comes before the authentication.
+    fn check_area(&self, header: &Header) -> Result<(), PacketDrop> {
+        if header.area == self.config.area {
+            Ok(())
+        } else {
+            Err(PacketDrop::WrongArea)
+        }
+    }
+
+    /// What is believed only of an authenticated packet: that another router has our router id.
+    fn check_router_id(&self, header: &Header) -> Result<(), PacketDrop> {
         if header.router_id == self.config.router_id {
             return Err(PacketDrop::OwnRouterId);
         }
         if header.router_id.0.is_unspecified() {
             return Err(PacketDrop::ZeroRouterId);
-        }
-        if header.area != self.config.area {
-            return Err(PacketDrop::WrongArea);
         }
         Ok(())
     }
@@ -321,14 +337,9 @@ impl Router {
         router_id: RouterId,
     ) -> Result<NeighborId, PacketDrop> {
         let interface = self.interfaces.get(id.0).ok_or(PacketDrop::InterfaceDown)?;
-        let key = match interface.settings.network {
-            NetworkType::PointToPoint => router_id.0,
-            NetworkType::Broadcast => source,
-        };
-        match interface.neighbors.get(&key) {
-            Some(neighbor) if neighbor.router_id == router_id => {
-                Ok(NeighborId { interface: id, key })
-            }
+        let from = self.neighbor_id(id, source, router_id);
+        match interface.neighbors.get(&from.key) {
+            Some(neighbor) if neighbor.router_id == router_id => Ok(from),
             Some(_) | None => Err(PacketDrop::UnknownNeighbor),
         }
     }

@@ -1,5 +1,6 @@
 //! Tests of whole routers on a virtual clock.
 
+mod auth;
 mod bench;
 mod exchange;
 mod externals;

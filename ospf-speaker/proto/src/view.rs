@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
+use crate::auth::{Received, Standing};
 use crate::config::{External, LinkState, Stub};
 use crate::counters::{Counters, LsaDrop, PacketDrop};
 use crate::graceful::{RestartEnd, RestartRefusal};
@@ -98,6 +99,15 @@ pub enum Event {
         /// Why.
         reason: LsaDrop,
     },
+    /// Packets leave with another key than before, or its standing changed.
+    SendKey {
+        /// The interface.
+        interface: InterfaceId,
+        /// The key's id.
+        key_id: u8,
+        /// How the key stands to its lifetime.
+        standing: Standing,
+    },
     /// The planned stop is complete.
     Stopped,
     /// Every neighbour has agreed to a graceful restart: the process is to end now, without a
@@ -141,6 +151,8 @@ pub struct NeighborView {
     pub is_bdr: bool,
     /// LSAs sent to it that it has not acknowledged.
     pub unacknowledged: usize,
+    /// What its last packet was authenticated by, where that is cryptographic.
+    pub received: Option<Received>,
 }
 
 /// An LSA of the database.
@@ -210,6 +222,7 @@ impl Router {
                         is_dr: interface.elected.dr == Some(neighbor.address),
                         is_bdr: interface.elected.bdr == Some(neighbor.address),
                         unacknowledged: neighbor.retransmit.len(),
+                        received: neighbor.received,
                     })
                 })
         })

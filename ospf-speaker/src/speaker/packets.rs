@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::time::Instant;
 
 use isopath_ospf::packet::LsType;
-use isopath_ospf::{Event, InterfaceId, State};
+use isopath_ospf::{Event, InterfaceId, Standing, State};
 use tracing::{debug, error, info, warn};
 
 use super::Speaker;
@@ -52,6 +52,7 @@ impl Speaker {
     /// Sends what the core wants sent and logs its events; `due` is when it should have been.
     pub(super) fn drain_router(&mut self, due: Option<Instant>) {
         while let Some(packet) = self.router.poll_transmit() {
+            self.reserve_auth_sequence(packet.interface);
             let interface = self.interfaces.get(packet.interface.0);
             let Some(socket) = interface.and_then(|interface| interface.socket.as_ref()) else {
                 self.count("send_no_socket");
@@ -132,6 +133,28 @@ impl Speaker {
             } => {
                 let interface = name(interface);
                 debug!(interface, %from, %reason, "LSA discarded");
+            }
+            Event::SendKey {
+                interface,
+                key_id,
+                standing,
+            } => {
+                let interface = name(interface);
+                match standing {
+                    Standing::Valid => info!(interface, key_id, "sending with this key"),
+                    Standing::Expired => {
+                        error!(
+                            interface,
+                            key_id, "every key has expired, this one last: in use"
+                        );
+                    }
+                    Standing::Early => {
+                        error!(
+                            interface,
+                            key_id, "no key is valid yet, this one first: in use"
+                        );
+                    }
+                }
             }
             Event::Stopped => info!("withdrawn and flushed"),
             // The core may learn to say more; whatever it is, it is worth a line.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::Interface;
+use crate::auth::Authenticator;
 use crate::config::{InterfaceConfig, LinkState};
 use crate::election::Elected;
 use crate::lsdb::DbKey;
@@ -22,6 +23,8 @@ pub(crate) struct InterfaceSnapshot {
     elected: Elected,
     delayed_acks: Vec<LsaHeader>,
     floods: Vec<DbKey>,
+    #[serde(default)]
+    next_auth_sequence: u32,
 }
 
 impl Interface {
@@ -29,6 +32,7 @@ impl Interface {
         let Self {
             // The configuration is the successor's own.
             settings: _,
+            auth,
             link,
             is_listening,
             is_reserved,
@@ -48,6 +52,7 @@ impl Interface {
             elected: *elected,
             delayed_acks: delayed_acks.clone(),
             floods: floods.clone(),
+            next_auth_sequence: auth.next_sequence,
         }
     }
 
@@ -64,10 +69,13 @@ impl Interface {
             elected,
             delayed_acks,
             floods,
+            next_auth_sequence,
         } = snapshot;
         let neighbor = |(key, neighbor)| Ok((key, Neighbor::restore(neighbor, base)?));
         Ok(Self {
             settings,
+            // The keys are the successor's own: see `Router::set_authentication`.
+            auth: Authenticator::new(next_auth_sequence),
             link,
             is_listening,
             is_reserved,

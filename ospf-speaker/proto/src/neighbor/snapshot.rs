@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::{Neighbor, State};
+use crate::auth::Received;
 use crate::dbdesc::Exchange;
 use crate::ids::RouterId;
 use crate::lsdb::DbKey;
@@ -22,6 +23,8 @@ pub(crate) struct NeighborSnapshot {
     bdr: Ipv4Addr,
     state: State,
     since: Moment,
+    #[serde(default)]
+    received: Option<Received>,
     exchange: Exchange,
     requests: Vec<(DbKey, LsaHeader)>,
     outstanding: BTreeSet<DbKey>,
@@ -38,6 +41,7 @@ impl Neighbor {
             bdr,
             state,
             since,
+            received,
             exchange,
             requests,
             outstanding,
@@ -51,6 +55,7 @@ impl Neighbor {
             bdr: *bdr,
             state: *state,
             since: Moment::new(*since, base),
+            received: *received,
             exchange: exchange.clone(),
             requests: requests
                 .iter()
@@ -73,6 +78,7 @@ impl Neighbor {
             bdr,
             state,
             since,
+            received,
             exchange,
             requests,
             outstanding,
@@ -87,6 +93,7 @@ impl Neighbor {
             bdr,
             state,
             since: since.instant(base)?,
+            received,
             exchange,
             requests: requests.into_iter().collect(),
             outstanding,

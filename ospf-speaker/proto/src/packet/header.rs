@@ -14,9 +14,9 @@ pub const HEADER_LEN: usize = 24;
 pub(super) const FIELD: &str = "the packet header";
 
 const VERSION: u8 = 2;
-const NULL_AUTHENTICATION: u16 = 0;
 const LENGTH: Range<usize> = 2..4;
 const CHECKSUM: Range<usize> = 12..14;
+const AUTH_TYPE: Range<usize> = 14..16;
 const AUTHENTICATION: Range<usize> = 16..24;
 
 /// Who sent a packet, for which area.
@@ -70,9 +70,26 @@ impl From<PacketType> for u8 {
     }
 }
 
-impl Header {
-    /// Checks the header as RFC 2328 §8.2 and §D.4.3 have it; returns what it says and the body.
-    pub(super) fn decode(bytes: &[u8]) -> Result<(Self, PacketType, &[u8]), DecodeError> {
+/// A packet whose header has been read and whose body nobody has vouched for yet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Envelope<'a> {
+    pub(crate) header: Header,
+    packet_type: u8,
+    checksum: u16,
+    /// The AuType field (RFC 2328 §D).
+    pub(crate) auth_type: u16,
+    /// The 64 bits that each AuType has a use of its own for.
+    pub(crate) auth_data: [u8; 8],
+    /// The packet without what follows it.
+    pub(crate) packet: &'a [u8],
+    /// What follows: the digest of cryptographic authentication, then perhaps a link-local
+    /// signalling block (RFC 5613). The length field counts neither.
+    pub(crate) trailer: &'a [u8],
+}
+
+impl<'a> Envelope<'a> {
+    /// Reads the header; checks its version and its length field.
+    pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8(FIELD)?;
         if version != VERSION {
@@ -82,25 +99,52 @@ impl Header {
         let length = reader.u16(FIELD)?;
         let router_id = RouterId(reader.ipv4(FIELD)?);
         let area = AreaId(reader.ipv4(FIELD)?);
-        let found = reader.u16(FIELD)?;
-        let authentication = reader.u16(FIELD)?;
+        let checksum = reader.u16(FIELD)?;
+        let auth_type = reader.u16(FIELD)?;
         let wrong_length = DecodeError::Length {
             length,
             received: bytes.len(),
         };
-        let packet = bytes.get(..usize::from(length)).ok_or(wrong_length)?;
-        let body = packet.get(HEADER_LEN..).ok_or(wrong_length)?;
-        if authentication != NULL_AUTHENTICATION {
-            return Err(DecodeError::AuthType(authentication));
+        let split = bytes.split_at_checked(usize::from(length));
+        let (packet, trailer) = split.ok_or(wrong_length)?;
+        if packet.len() < HEADER_LEN {
+            return Err(wrong_length);
         }
-        let expected = checksum(packet);
-        if found != expected {
-            return Err(DecodeError::Checksum { expected, found });
-        }
-        let packet_type = PacketType::try_from(packet_type)?;
-        Ok((Self { router_id, area }, packet_type, body))
+        Ok(Self {
+            header: Header { router_id, area },
+            packet_type,
+            checksum,
+            auth_type,
+            auth_data: reader.array(FIELD)?,
+            packet,
+            trailer,
+        })
     }
 
+    /// Checks the checksum, which null and simple password authentication have (§D.4).
+    pub(crate) fn check_sum(&self) -> Result<(), DecodeError> {
+        let expected = checksum(self.packet);
+        if self.checksum == expected {
+            Ok(())
+        } else {
+            Err(DecodeError::Checksum {
+                expected,
+                found: self.checksum,
+            })
+        }
+    }
+
+    /// The packet's type and body.
+    pub(super) fn body(&self) -> Result<(PacketType, &'a [u8]), DecodeError> {
+        let packet_type = PacketType::try_from(self.packet_type)?;
+        Ok((
+            packet_type,
+            self.packet.get(HEADER_LEN..).unwrap_or_default(),
+        ))
+    }
+}
+
+impl Header {
     /// Fills in the header in front of a body.
     pub(super) fn finish(self, packet_type: PacketType, bytes: &mut [u8]) {
         let mut header = [0; HEADER_LEN];
@@ -110,9 +154,26 @@ impl Header {
         header[4..8].copy_from_slice(&Ipv4Addr::octets(&self.router_id.0));
         header[8..12].copy_from_slice(&Ipv4Addr::octets(&self.area.0));
         bytes[..HEADER_LEN].copy_from_slice(&header);
-        let sum = checksum(bytes);
-        bytes[CHECKSUM].copy_from_slice(&sum.to_be_bytes());
+        set_checksum(bytes);
     }
+}
+
+/// Puts the authentication type and data into an encoded packet. What the checksum becomes
+/// depends on the type: see [`set_checksum`] and [`clear_checksum`].
+pub(super) fn set_authentication(packet: &mut [u8], auth_type: u16, data: [u8; 8]) {
+    packet[AUTH_TYPE].copy_from_slice(&auth_type.to_be_bytes());
+    packet[AUTHENTICATION].copy_from_slice(&data);
+}
+
+/// Computes the checksum anew.
+pub(super) fn set_checksum(packet: &mut [u8]) {
+    let sum = checksum(packet);
+    packet[CHECKSUM].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// Zeroes the checksum, as cryptographic authentication has it (§D.4.3).
+pub(super) fn clear_checksum(packet: &mut [u8]) {
+    packet[CHECKSUM].fill(0);
 }
 
 /// The one's complement sum over the packet without the checksum and authentication fields.
