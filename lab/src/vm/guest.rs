@@ -103,7 +103,9 @@ fn script(environment: &[(String, String)], command: &[String], root: &Path, run
 
 /// The command gets a process group of its own (`set -m`): so an interrupt reaches it with all
 /// that it started, as a terminal's would, and bash does not have it ignore the signal. The end
-/// of the input means that the host's process is gone; then nobody waits for the command.
+/// of the input means that the host's process is gone; then nobody waits for the command. What
+/// reads the input is disowned, and the groups made, `set -m` is over, or bash would report the
+/// ends of both among the command's output.
 const TEMPLATE: &str = r#"#!/bin/bash
 set -u
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -135,6 +137,8 @@ command=$!
     kill -INT -- "-$command"
 } 2>/dev/null &
 watcher=$!
+disown "$watcher"
+set +m
 wait "$command"
 status=$?
 kill -- "-$watcher"
@@ -148,7 +152,7 @@ fn quoted(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::process::{Command, Stdio};
 
     use super::*;
 
@@ -160,6 +164,24 @@ mod tests {
         let output = Command::new("bash").args(["-c", &script]).output().unwrap();
         let wanted: String = words.iter().map(|word| format!("<{word}>")).collect();
         assert_eq!(String::from_utf8(output.stdout).unwrap(), wanted);
+    }
+
+    #[test]
+    fn bash_says_nothing_of_its_own_among_the_commands_output() {
+        let (_, jobs) = TEMPLATE.split_once("exec 3<&0\n").unwrap();
+        let jobs = jobs.replace("@COMMAND@", "sh -c 'echo said; exit 3'");
+        // Waiting for what is left makes the report certain where there is one.
+        let script = format!("finish() {{ wait; exit \"$1\"; }}\nexec 3<&0\n{jobs}");
+        let mut bash = Command::new("bash");
+        bash.args(["-c", &script]).stdin(Stdio::piped());
+        bash.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = bash.spawn().unwrap();
+        let input = child.stdin.take();
+        let output = child.wait_with_output().unwrap();
+        drop(input);
+        let texts = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        assert_eq!(texts, ["said\n", ""]);
+        assert_eq!(output.status.code(), Some(3), "not the command's status");
     }
 
     #[test]
