@@ -224,6 +224,30 @@ pub struct VipView {
     pub real: Vec<DirectorName>,
     /// Router ids that announce it and belong to no declared director.
     pub foreign: Vec<RouterId>,
+    /// How each switch spreads its traffic, by the freshest LSDB.
+    #[serde(default)]
+    pub widths: Vec<VipWidth>,
+}
+
+/// How a switch spreads the traffic of a VIP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipWidth {
+    /// The switch.
+    pub switch: RouterId,
+    /// Its declared name.
+    pub name: Option<String>,
+    /// How many equal-cost next hops it has; 0 without a path.
+    pub width: u32,
+    /// Who announces the VIP at the lowest cost for it: a director's name, or the router id of
+    /// another router.
+    pub through: Vec<String>,
+}
+
+impl VipWidth {
+    /// What people call the switch.
+    pub fn switch_name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.switch.to_string())
+    }
 }
 
 /// A service over all directors.

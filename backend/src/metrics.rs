@@ -191,8 +191,21 @@ impl Snapshot {
         let wanted = self.gauges("isopath_vip_announcers_wanted", help, &labels)?;
         let help = "Routers that announce the VIP and are no declared director (actual state).";
         let foreign = self.gauges("isopath_vip_announcers_foreign", help, &labels)?;
+        let labels = ["cluster", "vip", "switch"];
+        let help = "Equal-cost next hops that the switch has to the VIP, calculated from the \
+                    freshest LSDB (actual state); isopath_vip_announcers_wanted is what the \
+                    operator wants.";
+        let width = self.gauges("isopath_vip_ecmp_width", help, &labels)?;
         for view in views {
             for vip in &view.vips {
+                for seen in &vip.widths {
+                    let labels = HashMap::from([
+                        ("cluster", view.name.to_string()),
+                        ("vip", vip.vip.to_string()),
+                        ("switch", seen.switch.to_string()),
+                    ]);
+                    width.with(&labels).set(f64::from(seen.width));
+                }
                 let address = vip.vip.to_string();
                 let labels = [view.name.as_str(), address.as_str()];
                 wanted

@@ -16,6 +16,7 @@ use isopath_api::ids::{NeighborState, RouterId, Vip};
 use isopath_api::observed::{
     DataplaneObserved, Health, Observed, RealServerObserved, ServiceObserved, VipObserved,
 };
+use isopath_api::paths::{PathCost, Width};
 use isopath_api::reason::Reason;
 use isopath_api::speaker::{Announced, Neighbor, Owner, Source, Status};
 use jiff::Timestamp;
@@ -137,9 +138,20 @@ fn speaker(n: u8, announcers: &[u8]) -> Status {
             silent_ms: 10,
         },
         announcers: BTreeMap::from([(vip(), announcers.iter().map(|n| router_id(*n)).collect())]),
-        widths: Vec::new(),
+        widths: vec![width(announcers)],
         lateness: BTreeMap::new(),
         counters: BTreeMap::new(),
+    }
+}
+
+/// The switch reaches the VIP through these directors.
+fn width(announcers: &[u8]) -> Width {
+    Width {
+        router_id: "10.0.0.1".parse().unwrap(),
+        vips: vec![vip()],
+        width: u32::try_from(announcers.len()).unwrap(),
+        through: announcers.iter().map(|n| router_id(*n)).collect(),
+        cost: (!announcers.is_empty()).then_some(PathCost::IntraArea { cost: 11 }),
     }
 }
 

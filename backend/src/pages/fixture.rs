@@ -9,6 +9,7 @@ use isopath_api::speaker::Neighbor;
 use isopath_api::view::{
     ClusterView, DirectorView, DirectorVipView, EventView, OperationState, OperationView,
     ProblemView, RealServerSeen, RealServerView, ServiceView, Severity, State, SwitchView, VipView,
+    VipWidth,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -69,6 +70,12 @@ pub(crate) fn sized(directors: usize, servers: u8) -> ClusterView {
             wanted: names.clone(),
             real: names.clone(),
             foreign: Vec::new(),
+            widths: vec![VipWidth {
+                switch: "10.0.0.1".parse().unwrap(),
+                name: Some("sw1".to_owned()),
+                width: u32::try_from(names.len()).unwrap(),
+                through: names.iter().map(ToString::to_string).collect(),
+            }],
         }],
         services: vec![ServiceView {
             service: format!("tcp:{VIP}:80").parse().unwrap(),
@@ -133,6 +140,15 @@ fn director(name: &DirectorName, n: u8) -> DirectorView {
     }
 }
 
+/// The director announces the VIP no more.
+fn leave(vip: &mut VipView, name: &DirectorName) {
+    vip.real.retain(|d| d != name);
+    for seen in &mut vip.widths {
+        seen.through.retain(|d| d != name.as_str());
+        seen.width = u32::try_from(seen.through.len()).unwrap();
+    }
+}
+
 fn real_server(directors: &[DirectorName], octet: u8) -> RealServerView {
     let seen = |director: &DirectorName| RealServerSeen {
         director: director.clone(),
@@ -186,7 +202,7 @@ pub(crate) fn drained() -> ClusterView {
     vip.reason_text = vip.reason.to_string();
     vip.since = ago(12);
     let name = d2.name.clone();
-    view.vips[0].real.retain(|d| *d != name);
+    leave(&mut view.vips[0], &name);
     view.vips[0].wanted.retain(|d| *d != name);
     view.operations.push(OperationView {
         id: "op_1".to_owned(),
@@ -226,7 +242,7 @@ pub(crate) fn narrow() -> ClusterView {
     d3.vips[0].since = ago(252);
     let name = d3.name.clone();
     view.vips[0].state = State::Degraded;
-    view.vips[0].real.retain(|d| *d != name);
+    leave(&mut view.vips[0], &name);
     view.services[0].state = State::Degraded;
     for server in &mut view.services[0].real_servers {
         server.state = State::Degraded;
@@ -291,6 +307,7 @@ pub(crate) fn unheard() -> ClusterView {
     (d1.active, d1.connections_per_second) = (0, 0);
     view.vips[0].state = State::Unknown;
     view.vips[0].real.clear();
+    view.vips[0].widths.clear();
     view
 }
 

@@ -56,6 +56,11 @@ fn all_is_well() {
     assert_eq!(view.directors[0].why, "announces the VIP");
     assert_eq!(view.directors[0].active, 6);
     assert_eq!(view.vips[0].real, view.vips[0].wanted);
+    let [seen] = view.vips[0].widths.as_slice() else {
+        panic!("one switch: {:?}", view.vips[0].widths);
+    };
+    assert_eq!((seen.width, seen.switch_name().as_str()), (3, "sw1"));
+    assert_eq!(seen.through, ["d1", "d2", "d3"]);
     assert_eq!(view.services[0].scheduler, "mh mh-port");
     assert_eq!(view.services[0].real_servers[0].active, 9);
     assert_eq!(view.switches.len(), 1);

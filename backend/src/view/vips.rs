@@ -1,8 +1,8 @@
 //! Where each VIP is announced, and where it should be.
 
 use isopath_api::desired::AdminState;
-use isopath_api::ids::DirectorName;
-use isopath_api::view::{State, VipView};
+use isopath_api::ids::{DirectorName, RouterId, Vip};
+use isopath_api::view::{State, VipView, VipWidth};
 
 use super::Facts;
 
@@ -46,7 +46,35 @@ pub(super) fn views(facts: &Facts<'_>) -> Vec<VipView> {
                 wanted: wanted.clone(),
                 real,
                 foreign,
+                widths: widths(facts, vip.address),
             }
+        })
+        .collect()
+}
+
+/// How the switches spread a VIP, as the believed database's director calculates.
+fn widths(facts: &Facts<'_>, vip: Vip) -> Vec<VipWidth> {
+    let cluster = facts.cluster;
+    let speaker = facts.lsdb.and_then(|lsdb| lsdb.observed.speaker.as_ref());
+    let name_of = |router: &RouterId| {
+        let director = cluster.director_of(*router);
+        director.map_or_else(|| router.to_string(), ToString::to_string)
+    };
+    speaker
+        .iter()
+        .flat_map(|speaker| &speaker.widths)
+        .filter(|width| width.vips.binary_search(&vip).is_ok())
+        .filter(|width| cluster.director_of(width.router_id).is_none())
+        .map(|width| VipWidth {
+            switch: width.router_id,
+            name: cluster
+                .declaration
+                .switch
+                .iter()
+                .find(|switch| switch.router_id == width.router_id)
+                .map(|switch| switch.name.clone()),
+            width: width.width,
+            through: width.through.iter().map(name_of).collect(),
         })
         .collect()
 }

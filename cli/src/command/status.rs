@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use isopath_api::desired::AdminState;
 use isopath_api::ids::NeighborState;
 use isopath_api::observed::{Health, Observed};
-use isopath_api::view::{ClusterView, DirectorView, State};
+use isopath_api::view::{ClusterView, DirectorView, State, VipView};
 use isopath_api::{agent, speaker};
 use jiff::Timestamp;
 
@@ -156,6 +156,7 @@ fn vips(view: &ClusterView) -> String {
         Column::Right("ECMP"),
         Column::Left("ANNOUNCED BY"),
         Column::Left("MISSING"),
+        Column::Left("WIDTH AT"),
     ]);
     for vip in &view.vips {
         let missing = vip.wanted.iter().filter(|name| !vip.real.contains(name));
@@ -165,9 +166,19 @@ fn vips(view: &ClusterView) -> String {
             ratio(vip.real.len(), vip.wanted.len()),
             names(vip.real.iter()),
             names(missing),
+            widths(vip),
         ]);
     }
     table.render()
+}
+
+/// Each switch with its number of next hops: `sw1 4/4 sw2 3/4`.
+fn widths(vip: &VipView) -> String {
+    let wanted = vip.wanted.len();
+    let seen = vip.widths.iter();
+    let seen = seen.map(|seen| format!("{} {}/{wanted}", seen.switch_name(), seen.width));
+    let seen: Vec<String> = seen.collect();
+    seen.join(" ")
 }
 
 fn services(view: &ClusterView) -> String {

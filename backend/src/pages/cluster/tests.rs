@@ -135,7 +135,7 @@ fn a_drained_director_says_why_and_offers_the_way_back() {
     );
     reads(
         &section(&view, "vips"),
-        "3 3 d2 : drained by an operator: kernel update, for 12s",
+        "3 3 sw1: 3 of 3 through d1 d3 d4 d2 : drained by an operator: kernel update, for 12s",
     );
     assert!(section(&fixture::healthy(), "operations").contains(" hidden>"));
 }
@@ -145,7 +145,10 @@ fn a_vip_below_its_width_names_who_is_missing_and_why() {
     let view = fixture::narrow();
     let vips = section(&view, "vips");
     let why = "tcp:10.99.0.1:80: 0 of 3 real servers healthy, 1 needed, for 4m12s";
-    reads(&vips, &format!("10.99.0.1 Degraded 4 3 d3 : {why}"));
+    reads(
+        &vips,
+        &format!("10.99.0.1 Degraded 4 3 sw1: 3 of 4 through d1 d2 d4 d3 : {why}"),
+    );
     reads(&vips, "look at the real servers' last check results");
     let problems = section(&view, "problems");
     reads(

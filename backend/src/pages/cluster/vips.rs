@@ -19,11 +19,20 @@ struct Row {
     status: Status,
     wanted: usize,
     real: usize,
+    widths: Vec<Width>,
     missing: Vec<Missing>,
     /// Routers that announce it and are no director of this cluster.
     foreign: Vec<String>,
     active: Reported,
     connections_per_second: Reported,
+}
+
+/// How a switch spreads the VIP.
+#[derive(Debug, PartialEq)]
+struct Width {
+    switch: String,
+    width: u32,
+    through: String,
 }
 
 /// A director that does not announce a VIP.
@@ -54,6 +63,15 @@ fn row(view: &ClusterView, vip: &VipView) -> Row {
         status: vip.state.into(),
         wanted: vip.wanted.len(),
         real: vip.real.len(),
+        widths: vip
+            .widths
+            .iter()
+            .map(|width| Width {
+                switch: width.switch_name(),
+                width: width.width,
+                through: width.through.join(" "),
+            })
+            .collect(),
         missing: directors
             .filter(|name| !vip.real.contains(name))
             .map(|name| missing(view, vip, name))

@@ -28,6 +28,7 @@ async fn metrics_show_what_is_wanted_and_what_is() {
         "isopath_director_up{cluster=\"edge\",director=\"d1\"} 1",
         "isopath_director_admin_state{admin_state=\"active\",cluster=\"edge\",director=\"d2\"} 1",
         "isopath_vip_announcers{cluster=\"edge\",vip=\"10.99.0.1\"} 2",
+        "isopath_vip_ecmp_width{cluster=\"edge\",switch=\"10.0.0.1\",vip=\"10.99.0.1\"} 2",
         "isopath_vip_announcers_wanted{cluster=\"edge\",vip=\"10.99.0.1\"} 2",
         "isopath_real_server_up{cluster=\"edge\",director=\"d1\",\
          real_server=\"10.1.0.11:80\",service=\"tcp:10.99.0.1:80\"} 1",
