@@ -1,14 +1,17 @@
 //! Whole clusters without IPVS, against FRR and BIRD: what moves a route, and what must not.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use isopath_api::ids::RouterId;
 use isopath_api::observed::Health;
+use isopath_api::paths::Width;
 use isopath_api::problem::Problem;
 use isopath_api::speaker::Owner;
 use isopath_api::view::{DrainRequest, State};
 use isopath_lab::director::Director;
-use isopath_lab::plan::VIP;
+use isopath_lab::plan::{VIP, router_id};
 use isopath_lab::switch::SwitchKind;
 use isopath_lab::topology::{Lab, Spec};
 use isopath_lab::wait::{self, Probe, scaled};
@@ -48,6 +51,42 @@ fn in_cluster(
 fn wait_for_hops(lab: &Lab, directors: &[u8]) -> Result<()> {
     lab.switch
         .wait_for_fib(VIP, &lab.next_hops(directors.iter().copied()), SOON)
+}
+
+/// Waits until every director, and the controller after them, says of the switch what its kernel
+/// says itself: so many next hops, through these directors.
+fn wait_for_width(lab: &Lab, directors: &[u8]) -> Result<()> {
+    let in_kernel = lab.switch.fib(VIP)?.len();
+    ensure!(
+        in_kernel == directors.len(),
+        "the switch's kernel has {in_kernel} next hops, {directors:?} announce"
+    );
+    let ids: BTreeSet<RouterId> = directors.iter().map(|n| router_id(*n)).collect();
+    wait::until(
+        format_args!("all to see a width of {in_kernel} through {ids:?}"),
+        SOON,
+        || {
+            let mut seen = Vec::new();
+            for director in &lab.directors {
+                let speaker = director.agent_status()?.speaker;
+                seen.extend(speaker.into_iter().flat_map(|speaker| speaker.widths));
+            }
+            let is_right = |width: &Width| {
+                let through: BTreeSet<RouterId> = width.through.iter().copied().collect();
+                usize::try_from(width.width) == Ok(in_kernel) && through == ids
+            };
+            let vips = lab.controller.view()?.vips;
+            let shown: Vec<u32> = vips
+                .iter()
+                .flat_map(|vip| vip.widths.iter().map(|seen| seen.width))
+                .collect();
+            let all = seen.len() == lab.directors.len() && seen.iter().all(is_right);
+            let is_shown = matches!(shown[..], [width] if usize::try_from(width) == Ok(in_kernel));
+            Ok(Probe::when(all && is_shown, (), || {
+                format!("directors say {seen:?}, the controller {shown:?}")
+            }))
+        },
+    )
 }
 
 fn drain(reason: &str, override_guards: &[&str]) -> DrainRequest {
@@ -126,6 +165,7 @@ fn a_drained_director_loses_its_next_hop_and_no_other_does_on_bird() -> Result<(
 }
 
 fn drains(lab: &mut Lab) -> Result<()> {
+    wait_for_width(lab, &[1, 2, 3, 4]).context("before the drain of d2")?;
     let mut monitor = lab.switch.monitor()?;
 
     let answer = lab.controller.drain("d2", &drain("kernel", &[]))?;
@@ -134,6 +174,7 @@ fn drains(lab: &mut Lab) -> Result<()> {
         "draining d2 was answered with {answer:?}"
     );
     wait_for_hops(lab, &[1, 3, 4]).context("after the drain of d2")?;
+    wait_for_width(lab, &[1, 3, 4]).context("after the drain of d2")?;
     let others = lab.next_hops([1, 3, 4]);
     for change in monitor
         .take()?
@@ -259,6 +300,8 @@ fn wait_for_owner(director: &mut Director) -> Result<()> {
 fn agent_and_speaker_killed(lab: &mut Lab) -> Result<()> {
     lab.directors[1].take_speaker()?.crash()?;
     wait_for_hops(lab, &[1, 3, 4]).context("with the speaker of d2 killed")?;
+    wait_for_announcers(&lab.directors[0], 3)
+        .context("the LSA of d2 is still in every database, and must not count")?;
     lab.directors[2].take_speaker()?.crash()?;
     lab.directors[2].take_agent()?.crash()?;
     wait_for_hops(lab, &[1, 4]).context("with both daemons of d3 killed, too")?;
@@ -270,6 +313,17 @@ fn agent_and_speaker_killed(lab: &mut Lab) -> Result<()> {
     wait_for_owner(&mut lab.directors[1])?;
     wait_for_owner(&mut lab.directors[2])?;
     wait_for_hops(lab, &[1, 2, 3, 4]).context("with all of them started again")
+}
+
+/// Waits until a director knows of so many announcers of the VIP.
+fn wait_for_announcers(director: &Director, count: usize) -> Result<()> {
+    wait::until(format_args!("{count} announcers"), SOON, || {
+        let announcers = director.speaker_status()?.announcers;
+        let known = announcers.get(&VIP).map(Vec::len);
+        Ok(Probe::when(known == Some(count), (), || {
+            format!("{announcers:?}")
+        }))
+    })
 }
 
 /// The directors go on alone, even through a restart of their agents, and nothing moves when
