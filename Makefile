@@ -13,7 +13,7 @@ $(TEST_TARGETS): export ISOPATH_BIN_DIR := $(abspath $(TARGET)/debug)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab lab-down measure release check fmt clippy doc \
+.PHONY: help lab lab-down measure bench-speaker release check fmt clippy doc \
 	test test-build test-unit test-lab test-ipvs test-browser test-leftovers
 
 help: ## list the targets
@@ -33,6 +33,11 @@ measure: ## drain times and memory on FRR and BIRD, and the width of eight direc
 	$(LAB) measure drain --switch frr
 	$(LAB) measure drain --switch bird
 	$(LAB) measure width --directors 8
+
+bench-speaker: ## isopath, FRR and BIRD as the directors' speaker, side by side (REPS, BENCH=options)
+	@scripts/setup build lab
+	@$(MAKE) --no-print-directory release
+	$(LAB) bench speaker --reps $(or $(REPS),10) --json $(TARGET)/bench-speaker.json $(BENCH)
 
 release: ## build the release binaries
 	$(CARGO) build --locked --release --workspace

@@ -8,6 +8,7 @@
 //! ([`registry`]).
 
 pub mod auth;
+pub mod bench;
 pub mod binaries;
 pub mod cluster;
 pub mod controller;

@@ -11,7 +11,7 @@ use isopath_lab::fetch::Load;
 use isopath_lab::switch::SwitchKind;
 use isopath_lab::topology::Spec;
 use isopath_lab::vm::{self, Unavailable, VmSpec};
-use isopath_lab::{http, measure, registry, report, up};
+use isopath_lab::{bench, http, measure, registry, report, up};
 
 /// Clusters in network namespaces.
 #[derive(Debug, Parser)]
@@ -51,9 +51,18 @@ enum Command {
         #[arg(required = true, last = true)]
         command: Vec<String>,
     },
+    /// Compare with others, and with what must be reached.
+    #[command(subcommand)]
+    Bench(Bench),
     /// Measure a cluster without IPVS.
     #[command(subcommand)]
     Measure(Measure),
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// How fast a VIP moves with isopath-speaker, FRR and BIRD as the directors' speaker.
+    Speaker(bench::Options),
 }
 
 #[derive(Debug, Subcommand)]
@@ -179,6 +188,12 @@ fn run(command: Command) -> Result<ExitCode> {
             )?;
         }
         Command::Vm { writable, command } => return in_machine(writable, command),
+        Command::Bench(Bench::Speaker(options)) => {
+            return Ok(match bench::speaker(&options)? {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::FAILURE,
+            });
+        }
         Command::Measure(Measure::Drain { cluster, count }) => {
             report::drains(&measure::drain(cluster.spec("measure"), count)?);
         }

@@ -55,13 +55,28 @@ impl RouteMonitor {
     /// # Errors
     /// The kernel refuses the socket.
     pub fn start(namespace: &Namespace) -> Result<Self> {
+        Self::start_filtered(namespace, |_| true)
+    }
+
+    /// The same for the routes to one destination, where thousands of others may change.
+    ///
+    /// # Errors
+    /// The kernel refuses the socket.
+    pub fn start_for(namespace: &Namespace, destination: Ipv4Addr) -> Result<Self> {
+        Self::start_filtered(namespace, move |change| change.destination == destination)
+    }
+
+    fn start_filtered(
+        namespace: &Namespace,
+        wanted: impl Fn(&RouteChange) -> bool + Send + 'static,
+    ) -> Result<Self> {
         let socket = namespace
             .enter(open)?
             .context("listening to route changes")?;
         let (sender, changes) = sync_channel(DEPTH);
         let ending = Arc::new(AtomicBool::new(false));
         let end = ending.clone();
-        let thread = std::thread::spawn(move || listen(&socket, &sender, &end));
+        let thread = std::thread::spawn(move || listen(&socket, &sender, &end, &wanted));
         Ok(Self {
             changes,
             ending,
@@ -146,6 +161,8 @@ impl RouteMonitor {
 impl Drop for RouteMonitor {
     fn drop(&mut self) {
         self.ending.store(true, Ordering::Relaxed);
+        // The thread may wait for room in the channel.
+        drop(std::mem::replace(&mut self.changes, sync_channel(0).1));
         if let Some(thread) = self.thread.take()
             && !matches!(thread.join(), Ok(Ok(())))
         {
@@ -156,13 +173,18 @@ impl Drop for RouteMonitor {
 
 fn open() -> Result<Socket> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.set_rx_buf_sz(1 << 20)?;
+    socket.set_rx_buf_sz(16 << 20)?;
     socket.bind(&SocketAddr::new(0, IPV4_ROUTES))?;
     set_socket_timeout(&socket, Timeout::Recv, Some(LOOK))?;
     Ok(socket)
 }
 
-fn listen(socket: &Socket, changes: &SyncSender<RouteChange>, end: &AtomicBool) -> Result<()> {
+fn listen(
+    socket: &Socket,
+    changes: &SyncSender<RouteChange>,
+    end: &AtomicBool,
+    wanted: &dyn Fn(&RouteChange) -> bool,
+) -> Result<()> {
     while !end.load(Ordering::Relaxed) {
         let datagram = match socket.recv_from_full() {
             Ok((datagram, _)) => datagram,
@@ -171,7 +193,7 @@ fn listen(socket: &Socket, changes: &SyncSender<RouteChange>, end: &AtomicBool) 
         };
         let at = Instant::now();
         for change in parse(&datagram, at)? {
-            if changes.send(change).is_err() {
+            if wanted(&change) && changes.send(change).is_err() {
                 return Ok(());
             }
         }

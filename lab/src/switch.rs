@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use isopath_api::config::{AreaType, NetworkType};
 use isopath_api::ids::{AreaId, RouterId, Vip};
+use serde::Serialize;
 
 use crate::auth::Auth;
 use crate::netns::Namespace;
@@ -19,10 +20,11 @@ use crate::topology::Timers;
 use crate::wait::{self, Probe};
 
 mod bird;
-mod frr;
+pub(crate) mod frr;
 
 /// The routing suite that a switch runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum SwitchKind {
     /// FRR's zebra, ospfd and bfdd.
     Frr,
@@ -147,6 +149,11 @@ impl Switch {
     /// Its namespace.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
+    }
+
+    /// The directory with its configuration and logs.
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        &self.directory
     }
 
     /// Its suite.

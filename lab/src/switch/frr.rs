@@ -14,6 +14,7 @@ use super::{SwitchArea, SwitchConfig, SwitchNeighbor};
 use crate::auth::{Algorithm, Auth, Key};
 use crate::netns::{Namespace, checked};
 use crate::process::Process;
+use crate::topology::Timers;
 use crate::wait::{self, Probe};
 
 const DAEMONS: &str = "/usr/lib/frr";
@@ -28,6 +29,24 @@ pub(super) fn start(
     directory: &Path,
     config: &SwitchConfig,
 ) -> Result<Vec<Process>> {
+    let mut processes = vec![start_zebra(namespace, directory, &zebra_conf())?];
+    processes.push(daemon(
+        namespace,
+        directory,
+        "bfdd",
+        &bfdd_conf(config.timers),
+    )?);
+    processes.push(daemon(namespace, directory, "ospfd", &ospfd_conf(config))?);
+    Ok(processes)
+}
+
+/// Makes the directories of an instance and starts its zebra, without which no other of FRR's
+/// daemons comes up.
+pub(crate) fn start_zebra(
+    namespace: &Namespace,
+    directory: &Path,
+    config: &str,
+) -> Result<Process> {
     let run = run_directory(namespace);
     namespace.registry().make_directory(&run)?;
     // The daemons give up root before they make their sockets and logs.
@@ -46,7 +65,7 @@ pub(super) fn start(
         }
         Ok(()) | Err(_) => {}
     }
-    let mut processes = vec![daemon(namespace, directory, "zebra", &zebra_conf())?];
+    let mut zebra = daemon(namespace, directory, "zebra", config)?;
     // ospfd of FRR 8.4 writes this file beside its instance's directory, not into it. Labs make
     // no use of it, but it stays where an ospfd of the machine's own has it, too.
     if !Path::new("/var/run/frr/ospfd.pid").exists() {
@@ -55,17 +74,20 @@ pub(super) fn start(
             .add_path(Path::new("/var/run/frr/ospfd-gr.json"))?;
     }
     wait::until("zebra's socket", Duration::from_secs(10), || {
-        processes[0].expect_running()?;
+        zebra.expect_running()?;
         Ok(Probe::when(socket.exists(), (), || {
             format!("no {}", socket.display())
         }))
     })?;
-    processes.push(daemon(namespace, directory, "bfdd", &bfdd_conf(config))?);
-    processes.push(daemon(namespace, directory, "ospfd", &ospfd_conf(config))?);
-    Ok(processes)
+    Ok(zebra)
 }
 
-fn daemon(namespace: &Namespace, directory: &Path, name: &str, config: &str) -> Result<Process> {
+pub(crate) fn daemon(
+    namespace: &Namespace,
+    directory: &Path,
+    name: &str,
+    config: &str,
+) -> Result<Process> {
     let file = write_conf(directory, name, config)?;
     let mut command = Command::new(Path::new(DAEMONS).join(name));
     // Port 0: no terminal over TCP.
@@ -135,8 +157,9 @@ fn zebra_conf() -> String {
     "hostname switch\nno zebra nexthop kernel enable\n".to_owned()
 }
 
-fn bfdd_conf(config: &SwitchConfig) -> String {
-    let Some(bfd) = config.timers.bfd else {
+/// A profile with BFD's times, or nothing.
+pub(crate) fn bfdd_conf(timers: Timers) -> String {
+    let Some(bfd) = timers.bfd else {
         return String::new();
     };
     let (interval, multiplier) = (bfd.interval.as_millis(), bfd.multiplier);
