@@ -264,6 +264,10 @@ pub struct InterfaceConfig {
     /// The network type.
     #[serde(default)]
     pub network: NetworkType,
+    /// The interface whose address a point-to-point link borrows, such as `lo`. A link that has
+    /// only addresses with prefix length 32 is unnumbered, too, and uses the first of those.
+    #[serde(default)]
+    pub unnumbered: Option<String>,
     /// HelloInterval, whole seconds.
     #[serde(default = "default_hello", with = "crate::duration")]
     pub hello_interval: Duration,
@@ -308,16 +312,28 @@ fn default_cost() -> u16 {
 }
 
 impl InterfaceConfig {
+    fn validate_lender(&self, lender: &str, at: String, faults: &mut Vec<Fault>) {
+        if self.network != NetworkType::PointToPoint {
+            let expected = "network \"point-to-point\" with unnumbered";
+            faults.push(Fault::new(at, expected, "\"broadcast\""));
+        } else if !is_interface_name(lender) || lender == self.name {
+            let expected = "the name of another interface";
+            faults.push(Fault::new(at, expected, format_args!("{lender:?}")));
+        }
+    }
+
     fn validate(&self, index: usize, earlier: &[Self], faults: &mut Vec<Fault>) {
         let at = |key: &str| format!("/ospf/interface/{index}/{key}");
-        // IFNAMSIZ in linux/if.h is 16, the NUL included.
-        if self.name.is_empty() || self.name.len() > 15 || self.name.contains(['/', ' ']) {
+        if !is_interface_name(&self.name) {
             let expected = "an interface name of 1 to 15 characters";
             faults.push(Fault::new(
                 at("name"),
                 expected,
                 format_args!("{:?}", self.name),
             ));
+        }
+        if let Some(lender) = &self.unnumbered {
+            self.validate_lender(lender, at("unnumbered"), faults);
         }
         if earlier.iter().any(|other| other.name == self.name) {
             faults.push(Fault::new(
@@ -389,6 +405,11 @@ impl InterfaceConfig {
     }
 }
 
+/// Whether the kernel could call an interface so. IFNAMSIZ in linux/if.h is 16, the NUL included.
+fn is_interface_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 15 && !name.contains(['/', ' '])
+}
+
 /// The type of an OSPF network (RFC 2328 §9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -456,6 +477,18 @@ bfd = { min_tx = "50ms", min_rx = "50ms", multiplier = 3 }
                 "\"1s\"",
                 "d1.toml:10:17: ",
                 "more than hello_interval",
+            ),
+            (
+                "name = \"eth1\"",
+                "name = \"eth1\"\nunnumbered = \"eth1\"",
+                "d1.toml:9:14: ",
+                "another interface",
+            ),
+            (
+                "name = \"eth1\"",
+                "name = \"eth1\"\nunnumbered = \"lo\"\nnetwork = \"broadcast\"",
+                "d1.toml:9:14: ",
+                "point-to-point",
             ),
             (
                 "multiplier = 3",

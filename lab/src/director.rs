@@ -62,6 +62,8 @@ pub struct Director {
     network: NetworkType,
     dataplane: Dataplane,
     timers: Timers,
+    /// Whether its uplink borrows its address.
+    borrows: bool,
     /// The `auth` of its interface.
     auth: Option<String>,
     agent_hold: Duration,
@@ -86,6 +88,7 @@ impl Director {
             network: spec.network,
             dataplane: spec.dataplane,
             timers: spec.timers,
+            borrows: spec.unnumbered && plan::borrows(number),
             auth: spec.auth.write(&directory)?,
             agent_hold: spec.agent_hold,
             namespace,
@@ -177,6 +180,9 @@ dead_interval = \"{dead}s\"
                 "bfd = {{ min_tx = \"{interval}ms\", min_rx = \"{interval}ms\", \
                  multiplier = {multiplier} }}\n"
             ));
+        }
+        if self.borrows {
+            write(format_args!("unnumbered = \"lo\"\n"));
         }
         if let Some(auth) = &self.auth {
             write(format_args!("auth = {auth}\n"));

@@ -25,6 +25,15 @@ pub fn router_id(n: u8) -> RouterId {
     RouterId(Ipv4Addr::new(10, 0, n, 2))
 }
 
+/// The switch's one address on all unnumbered uplinks.
+pub const UNNUMBERED_SWITCH: Ipv4Addr = Ipv4Addr::new(10, 255, 0, 1);
+
+/// Whether director `n` borrows the address of an unnumbered uplink from its loopback interface:
+/// every other one does, the rest have it on the uplink itself.
+pub fn borrows(n: u8) -> bool {
+    n.is_multiple_of(2)
+}
+
 /// Both ends of a director's uplink; the network is a /24.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Uplink {

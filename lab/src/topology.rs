@@ -24,7 +24,7 @@ use crate::auth::Auth;
 use crate::controller::Controller;
 use crate::director::Director;
 use crate::netns::Namespace;
-use crate::plan;
+use crate::plan::{self, Uplink};
 use crate::process::Process;
 use crate::real_server::RealServer;
 use crate::registry::Registry;
@@ -84,6 +84,9 @@ pub struct Spec {
     pub switch: SwitchKind,
     /// How directors and switch are joined.
     pub network: NetworkType,
+    /// Whether point-to-point uplinks have no subnet: one address of the switch's on all of
+    /// them, and one of each director's own.
+    pub unnumbered: bool,
     /// What the agents program.
     pub dataplane: Dataplane,
     /// OSPF's and BFD's times.
@@ -106,6 +109,7 @@ impl Spec {
             real_servers: 3,
             switch: SwitchKind::Frr,
             network: NetworkType::PointToPoint,
+            unnumbered: false,
             dataplane: Dataplane::None,
             timers: Timers::default(),
             auth: Auth::None,
@@ -128,6 +132,9 @@ impl Spec {
     }
 
     fn check(&self) -> Result<()> {
+        if self.unnumbered && self.network != NetworkType::PointToPoint {
+            bail!("only point-to-point uplinks can be unnumbered");
+        }
         let name = self.name.as_bytes();
         let fits = |b: &u8| b.is_ascii_alphanumeric() || *b == b'-';
         // FRR takes the namespace's name into its sockets' paths, which have 108 bytes.
@@ -413,7 +420,6 @@ fn wire_director(
     ] {
         director.sysctl(name, "0")?;
     }
-    let uplink = plan::uplink(spec.network, n);
     let port = fabric_port(n);
     director.ip([
         format!(
@@ -428,15 +434,12 @@ fn wire_director(
             "link add mgmt type veth peer name d{n} netns {}",
             management.name()
         ),
-        format!("address add {}/24 dev eth1", uplink.director),
         format!("address add {}/24 dev lan", plan::director_lan(n)),
         format!("address add {}/24 dev mgmt", plan::director_management(n)),
     ])?;
+    let [ours, theirs, route] = uplink_commands(spec, n);
     switch.ip([
-        match spec.network {
-            NetworkType::PointToPoint => format!("address add {}/24 dev {port}", uplink.switch),
-            NetworkType::Broadcast => format!("link set {port} master fabric"),
-        },
+        theirs,
         format!("link set {port} up"),
         format!("link set lan-d{n} master servers"),
         format!("link set lan-d{n} up"),
@@ -446,12 +449,36 @@ fn wire_director(
         format!("link set d{n} up"),
     ])?;
     director.ip([
+        ours,
         "link set eth1 up".to_owned(),
         "link set lan up".to_owned(),
         "link set mgmt up".to_owned(),
-        format!("route add default via {}", uplink.switch),
+        route,
     ])?;
     Ok(director)
+}
+
+/// Gives an uplink its addresses: the director's command, the switch's, and the director's route.
+fn uplink_commands(spec: &Spec, n: u8) -> [String; 3] {
+    let Uplink { switch, director } = plan::uplink(spec.network, n);
+    let port = fabric_port(n);
+    if !spec.unnumbered {
+        return [
+            format!("address add {director}/24 dev eth1"),
+            match spec.network {
+                NetworkType::PointToPoint => format!("address add {switch}/24 dev {port}"),
+                NetworkType::Broadcast => format!("link set {port} master fabric"),
+            },
+            format!("route add default via {switch}"),
+        ];
+    }
+    let switch = plan::UNNUMBERED_SWITCH;
+    let interface = if plan::borrows(n) { "lo" } else { "eth1" };
+    [
+        format!("address add {director}/32 dev {interface}"),
+        format!("address add {switch}/32 dev {port}"),
+        format!("route add default via {switch} dev eth1 onlink src {director}"),
+    ]
 }
 
 fn wire_real_server(registry: &Arc<Registry>, switch: &Namespace, n: u8) -> Result<Namespace> {

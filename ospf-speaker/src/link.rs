@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, RawFd};
 
+use isopath_api::config::{InterfaceConfig, NetworkType};
 use isopath_ospf::LinkState;
 use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
@@ -22,12 +23,32 @@ const GROUPS: u32 = 0x1 | 0x10;
 
 /// The interfaces' state and the notifications of its changes.
 pub(crate) struct Links {
-    names: Vec<String>,
-    /// The kernel's index of each interface, of the last answer.
-    indices: Vec<Option<u32>>,
+    watched: Vec<Watched>,
     notifications: Socket,
     queries: Socket,
     sequence: u32,
+}
+
+/// An interface of the configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct Watched {
+    name: String,
+    network: NetworkType,
+    /// The interface whose address it borrows.
+    lender: Option<String>,
+    /// The kernel's indices of it and of its lender, of the last answer.
+    indices: [Option<u32>; 2],
+}
+
+impl From<&InterfaceConfig> for Watched {
+    fn from(config: &InterfaceConfig) -> Self {
+        Self {
+            name: config.name.clone(),
+            network: config.network,
+            lender: config.unnumbered.clone(),
+            indices: [None; 2],
+        }
+    }
 }
 
 /// One interface as the kernel describes it.
@@ -45,7 +66,7 @@ impl Links {
     ///
     /// # Errors
     /// When there is no netlink.
-    pub(crate) fn watch(names: Vec<String>) -> io::Result<Self> {
+    pub(crate) fn watch(watched: Vec<Watched>) -> io::Result<Self> {
         let mut notifications = Socket::new(NETLINK_ROUTE)?;
         notifications.bind(&SocketAddr::new(0, GROUPS))?;
         notifications.set_non_blocking(true)?;
@@ -58,8 +79,7 @@ impl Links {
             tracing::debug!(%error, "no strict checking of netlink requests");
         }
         Ok(Self {
-            indices: vec![None; names.len()],
-            names,
+            watched,
             notifications,
             queries,
             sequence: 0,
@@ -98,30 +118,65 @@ impl Links {
     }
 
     /// Asks for the state of the interface at this place of the list; nothing when it does not
-    /// exist, is not up and running, or has no address to speak from.
+    /// exist, is not up and running, or has no address to speak from. An address of a host that
+    /// is announced is none to speak from.
     ///
     /// # Errors
     /// When the kernel does not answer.
-    pub(crate) fn query(&mut self, place: usize) -> io::Result<Option<LinkState>> {
-        let Some(name) = self.names.get(place).cloned() else {
+    pub(crate) fn query(
+        &mut self,
+        place: usize,
+        is_announced: impl Fn(Ipv4Addr) -> bool,
+    ) -> io::Result<Option<LinkState>> {
+        let Some(Watched {
+            name,
+            network,
+            lender,
+            ..
+        }) = self.watched.get(place).cloned()
+        else {
             return Ok(None);
         };
-        let described = self.describe(&name)?;
-        if let Some(index) = self.indices.get_mut(place) {
-            *index = described.as_ref().map(|link| link.index);
+        let link = self.describe(&name)?;
+        let lender = match &lender {
+            Some(lender) => Some(self.describe(lender)?.unwrap_or_default()),
+            None => None,
+        };
+        if let Some(watched) = self.watched.get_mut(place) {
+            let index = |link: Option<&Described>| link.map(|link| link.index);
+            watched.indices = [index(link.as_ref()), index(lender.as_ref())];
         }
-        Ok(described.as_ref().and_then(usable))
+        let Some(link) = link else {
+            return Ok(None);
+        };
+        let address = match (&lender, network) {
+            (Some(lender), _) => borrowed(lender, is_announced),
+            (None, NetworkType::PointToPoint) => {
+                numbered(&link).or_else(|| unnumbered(&link, is_announced))
+            }
+            (None, NetworkType::Broadcast) => numbered(&link),
+        };
+        Ok(address.and_then(|address| usable(&link, address)))
     }
 
     fn concerns_us(&self, payload: &NetlinkPayload<RouteNetlinkMessage>) -> bool {
-        let ours = |index: u32| self.indices.contains(&Some(index));
+        let ours = |index: u32| {
+            let watched = self.watched.iter();
+            watched
+                .flat_map(|watched| watched.indices)
+                .any(|own| own == Some(index))
+        };
+        let ours_by_name = |name: &str| {
+            self.watched
+                .iter()
+                .any(|own| own.name == name || own.lender.as_deref() == Some(name))
+        };
         let NetlinkPayload::InnerMessage(message) = payload else {
             return false;
         };
         match message {
             RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => {
-                ours(link.header.index)
-                    || name_of(link).is_some_and(|name| self.names.iter().any(|own| own == name))
+                ours(link.header.index) || name_of(link).is_some_and(ours_by_name)
             }
             RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address) => {
                 ours(address.header.index)
@@ -274,14 +329,39 @@ fn described(link: &LinkMessage, addresses: impl Iterator<Item = AddressMessage>
     }
 }
 
-/// The first primary address with a subnet is the one that OSPF speaks from: a /32 is a VIP or
-/// a loopback's.
-fn usable(link: &Described) -> Option<LinkState> {
-    let addresses = link.addresses.iter();
-    let (address, prefix_len) = *addresses
-        .filter(|(_, prefix_len)| *prefix_len < 32)
-        .find(|_| link.up)?;
-    Some(LinkState {
+/// An address and the length of its prefix.
+type Address = (Ipv4Addr, u8);
+
+/// The length of the prefix of an address that has no subnet.
+const HOST: u8 = 32;
+
+/// The first primary address with a subnet.
+fn numbered(link: &Described) -> Option<Address> {
+    let mut addresses = link.addresses.iter();
+    addresses
+        .find(|(_, prefix_len)| *prefix_len < HOST)
+        .copied()
+}
+
+/// The first primary address without a subnet, unless it is a VIP's.
+fn unnumbered(link: &Described, is_announced: impl Fn(Ipv4Addr) -> bool) -> Option<Address> {
+    let mut addresses = link.addresses.iter();
+    let (address, _) =
+        addresses.find(|(address, prefix_len)| *prefix_len >= HOST && !is_announced(*address))?;
+    Some((*address, HOST))
+}
+
+/// The first primary address of another interface that others can reach.
+fn borrowed(lender: &Described, is_announced: impl Fn(Ipv4Addr) -> bool) -> Option<Address> {
+    let mut addresses = lender.addresses.iter();
+    let (address, _) =
+        addresses.find(|(address, _)| !address.is_loopback() && !is_announced(*address))?;
+    Some((*address, HOST))
+}
+
+/// The link if it is up, to be spoken on from this address.
+fn usable(link: &Described, (address, prefix_len): Address) -> Option<LinkState> {
+    link.up.then(|| LinkState {
         address,
         prefix_len,
         mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX),
@@ -305,27 +385,51 @@ mod tests {
         }
     }
 
+    fn is_vip(address: Ipv4Addr) -> bool {
+        address == VIP.0
+    }
+
     #[test]
-    fn the_address_with_a_subnet_on_a_running_link_is_ours() {
-        let cases = [
-            ("plain", link(true, &[OWN]), Some(OWN.0)),
-            ("a VIP before it", link(true, &[VIP, OWN]), Some(OWN.0)),
-            ("no carrier", link(false, &[OWN]), None),
-            ("only a VIP", link(true, &[VIP]), None),
-            ("no address", link(true, &[]), None),
+    fn the_address_to_speak_from_has_a_subnet_or_is_a_host_but_no_vip() {
+        const HOST: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 255, 0, 2), 32);
+        const LOCAL: (Ipv4Addr, u8) = (Ipv4Addr::LOCALHOST, 8);
+        type Found = Option<(Ipv4Addr, u8)>;
+        let cases: [(&str, &[Address], Found, Found, Found); 6] = [
+            ("a subnet", &[OWN], Some(OWN), None, Some((OWN.0, 32))),
+            (
+                "a VIP before it",
+                &[VIP, OWN],
+                Some(OWN),
+                None,
+                Some((OWN.0, 32)),
+            ),
+            ("only a VIP", &[VIP], None, None, None),
+            ("a host", &[VIP, HOST], None, Some(HOST), Some(HOST)),
+            (
+                "a loopback",
+                &[LOCAL, HOST],
+                Some(LOCAL),
+                Some(HOST),
+                Some(HOST),
+            ),
+            ("no address", &[], None, None, None),
         ];
-        for (name, link, address) in cases {
-            assert_eq!(usable(&link).map(|state| state.address), address, "{name}");
+        for (name, addresses, subnet, host, lent) in cases {
+            let link = link(true, addresses);
+            assert_eq!(numbered(&link), subnet, "{name}: numbered");
+            assert_eq!(unnumbered(&link, is_vip), host, "{name}: unnumbered");
+            assert_eq!(borrowed(&link, is_vip), lent, "{name}: borrowed");
         }
     }
 
     #[test]
-    fn a_jumbo_mtu_beyond_the_field_is_the_largest() {
+    fn a_link_without_a_carrier_is_of_no_use_and_a_jumbo_mtu_beyond_the_field_is_the_largest() {
+        assert_eq!(usable(&link(false, &[OWN]), OWN), None);
         let loopback = Described {
             mtu: 65536,
             ..link(true, &[OWN])
         };
-        assert_eq!(usable(&loopback).unwrap().mtu, 65535);
+        assert_eq!(usable(&loopback, OWN).unwrap().mtu, 65535);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The raw OSPF socket of one interface (RFC 2328 §A.1).
 
-use std::io::{self, Read};
+use std::io::{self, IoSlice, Read};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsRawFd, RawFd};
 
 use isopath_ospf::LinkState;
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, Socket, Type};
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 
 /// The IP protocol number of OSPF.
 const OSPF: i32 = 89;
@@ -24,6 +25,9 @@ pub(crate) const MAX_PACKET: usize = 65535;
 #[derive(Debug)]
 pub(crate) struct OspfSocket {
     socket: Socket,
+    /// Goes with each packet: what it leaves by and what its source is. An unnumbered link has
+    /// no address of its own by which the kernel could find out either.
+    source: libc::in_pktinfo,
 }
 
 /// A received packet.
@@ -43,10 +47,16 @@ impl OspfSocket {
         socket.set_ttl_v4(1)?;
         socket.set_multicast_ttl_v4(1)?;
         socket.set_multicast_loop_v4(false)?;
-        socket.set_multicast_if_v4(&link.address)?;
         let index = InterfaceIndexOrAddress::Index(link.index);
         socket.join_multicast_v4_n(&ALL_SPF_ROUTERS, &index)?;
-        Ok(Self { socket })
+        let source = libc::in_pktinfo {
+            ipi_ifindex: i32::try_from(link.index).map_err(io::Error::other)?,
+            ipi_spec_dst: libc::in_addr {
+                s_addr: link.address.to_bits().to_be(),
+            },
+            ipi_addr: libc::in_addr { s_addr: 0 },
+        };
+        Ok(Self { socket, source })
     }
 
     pub(crate) fn descriptor(&self) -> RawFd {
@@ -54,8 +64,12 @@ impl OspfSocket {
     }
 
     pub(crate) fn send(&self, destination: Ipv4Addr, payload: &[u8]) -> io::Result<()> {
-        let to = SockAddr::from(SocketAddrV4::new(destination, 0));
-        self.socket.send_to(payload, &to).map(|_| ())
+        let to = SockaddrIn::from(SocketAddrV4::new(destination, 0));
+        let parts = [IoSlice::new(payload)];
+        let source = [ControlMessage::Ipv4PacketInfo(&self.source)];
+        let flags = MsgFlags::empty();
+        sendmsg(self.descriptor(), &parts, &source, flags, Some(&to))?;
+        Ok(())
     }
 
     /// The next packet, or nothing where its IP header is not whole.

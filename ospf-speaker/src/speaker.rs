@@ -24,7 +24,7 @@ use crate::control::{Control, ControlError};
 use crate::kept::Kept;
 use crate::keys::Keys;
 use crate::late::Lateness;
-use crate::link::Links;
+use crate::link::{Links, Watched};
 use crate::ospf_socket::{MAX_PACKET, OspfSocket};
 use crate::paths::Paths;
 use crate::priority::set_real_time;
@@ -209,7 +209,7 @@ impl Speaker {
         let interrupted = Arc::new(AtomicBool::new(false));
         let signals = signals(&interrupted).map_err(RunError::io("watch for signals"))?;
         let names = file.ospf.interface.iter().map(|at| at.name.clone());
-        let links = Links::watch(names.clone().collect())
+        let links = Links::watch(file.ospf.interface.iter().map(Watched::from).collect())
             .map_err(RunError::io("watch the interfaces (netlink)"))?;
         let watched: [(RawFd, Source); 4] = [
             (std::os::fd::AsRawFd::as_raw_fd(&signals), Source::Signals),

@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
+use isopath_api::ids::Vip;
 use isopath_ospf::{InterfaceId, LinkState, NetworkType, State};
 use mio::unix::SourceFd;
 use tracing::{debug, info, warn};
@@ -15,7 +16,8 @@ impl Speaker {
     /// Asks the kernel for every interface and follows what changed.
     pub(super) fn refresh_links(&mut self, now: Instant) -> Result<(), RunError> {
         for place in 0..self.interfaces.len() {
-            match self.links.query(place) {
+            let is_announced = |address| self.verdicts.contains_key(&Vip(address));
+            match self.links.query(place, is_announced) {
                 Ok(link) => self.set_link(now, InterfaceId(place), link)?,
                 Err(error) => {
                     warn!(%error, "cannot ask for the state of an interface");
