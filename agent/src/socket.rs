@@ -279,11 +279,14 @@ impl Sources {
             Ok(speaker::Reply::Error { message }) => Reply::Error {
                 message: format!("the speaker refused: {message}"),
             },
-            Ok(speaker::Reply::Ok | speaker::Reply::Status(_) | speaker::Reply::Changed(_)) => {
-                Reply::Error {
-                    message: "the speaker gave another answer than was asked for".to_owned(),
-                }
-            }
+            Ok(
+                speaker::Reply::Ok
+                | speaker::Reply::Status(_)
+                | speaker::Reply::Changed(_)
+                | speaker::Reply::Upgraded(_),
+            ) => Reply::Error {
+                message: "the speaker gave another answer than was asked for".to_owned(),
+            },
             Err(error) => Reply::Error {
                 message: causes(&error),
             },

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,14 @@ pub enum Request {
     },
     /// Status now and whenever it changed.
     Subscribe,
+    /// Give everything to a new process and leave; nothing that the neighbours see changes. It
+    /// is answered when it is over, out of order with what the same client asks meanwhile.
+    Upgrade {
+        /// The program to start, which only root may name; else the one that runs, as it is on
+        /// the disk now.
+        #[serde(default)]
+        binary: Option<PathBuf>,
+    },
 }
 
 /// A VIP to announce.
@@ -123,6 +132,23 @@ pub enum Reply {
     /// The answer to [`Request::Paths`]: what was calculated last. A request while that is not
     /// current makes the next calculation begin; ask again for its result.
     Paths(Box<Paths>),
+    /// The answer to [`Request::Upgrade`]: another process has taken over.
+    Upgraded(Upgraded),
+}
+
+/// A planned restart that succeeded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgraded {
+    /// The process that has left.
+    pub from_pid: u32,
+    /// The process that has taken over.
+    pub to_pid: u32,
+    /// The version of the one that has left.
+    pub from_version: String,
+    /// The version of the one that has taken over.
+    pub version: String,
+    /// How long nobody spoke, in microseconds.
+    pub freeze_us: u64,
 }
 
 /// Everything the speaker knows about itself.
@@ -132,11 +158,15 @@ pub struct Status {
     pub version: String,
     /// Its process id.
     pub pid: u32,
+    /// The process id that it was started with: an upgrade makes it another process and not
+    /// another speaker. 0 from a speaker that cannot be upgraded.
+    #[serde(default)]
+    pub origin_pid: u32,
     /// Its router id.
     pub router_id: RouterId,
     /// Its area.
     pub area: AreaId,
-    /// The time since it started, in milliseconds.
+    /// The time since it started, which an upgrade is not, in milliseconds.
     pub up_ms: u64,
     /// Its neighbours.
     pub neighbors: Vec<Neighbor>,

@@ -114,6 +114,7 @@ fn speaker(n: u8, announcers: &[u8]) -> Status {
     Status {
         version: "0.1.0".to_owned(),
         pid: 1,
+        origin_pid: 1,
         router_id: router_id(n),
         area: "0.0.0.0".parse().unwrap(),
         up_ms: 1000,

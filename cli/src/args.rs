@@ -79,6 +79,13 @@ pub(crate) enum Command {
     },
     /// Undo `announce` or `withdraw`: the director decides again (wants --agent or --speaker).
     Clear { vip: Vip },
+    /// Give a speaker's place to a new process, by which nothing moves (wants --speaker).
+    Upgrade {
+        /// The program to start (only root may name one); else the one that runs, as it is on
+        /// the disk now.
+        #[arg(long, value_name = "PATH")]
+        binary: Option<PathBuf>,
+    },
     /// Declare a cluster from a file.
     Apply {
         file: PathBuf,

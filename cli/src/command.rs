@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use isopath_api::{agent, speaker};
 use serde::Serialize;
@@ -17,6 +18,7 @@ mod ospf;
 mod overrides;
 mod paths;
 mod status;
+mod upgrade;
 
 /// Runs the verb of the command line.
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
@@ -40,6 +42,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         Command::Clear { vip } => {
             overrides::run(&args.target, *vip, speaker::OverrideAction::Clear, "")?;
         }
+        Command::Upgrade { binary } => upgrade::run(args, binary.as_deref())?,
         Command::Apply {
             file,
             dry_run,
@@ -117,7 +120,15 @@ fn ask_speaker(
     path: &std::path::Path,
     request: &speaker::Request,
 ) -> Result<speaker::Reply, Failure> {
-    match socket::ask(path, request)? {
+    ask_speaker_within(path, request, socket::PATIENCE)
+}
+
+fn ask_speaker_within(
+    path: &std::path::Path,
+    request: &speaker::Request,
+    patience: Duration,
+) -> Result<speaker::Reply, Failure> {
+    match socket::ask_within(path, request, patience)? {
         speaker::Reply::Error { message } => Err(Failure::Refused(message)),
         reply => Ok(reply),
     }

@@ -12,20 +12,29 @@ use serde::de::DeserializeOwned;
 use crate::failure::Failure;
 
 /// How long a daemon may take to answer; both answer from memory.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Sends one request as a JSON line and reads one JSON line back.
 pub(crate) fn ask<Q: Serialize, A: DeserializeOwned>(
     path: &Path,
     request: &Q,
 ) -> Result<A, Failure> {
+    ask_within(path, request, PATIENCE)
+}
+
+/// The same with an answer that may take longer.
+pub(crate) fn ask_within<Q: Serialize, A: DeserializeOwned>(
+    path: &Path,
+    request: &Q,
+    patience: Duration,
+) -> Result<A, Failure> {
     let failed = |source| Failure::Socket {
         path: path.to_owned(),
         source,
     };
     let mut stream = UnixStream::connect(path).map_err(failed)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-    stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
+    stream.set_read_timeout(Some(patience)).map_err(failed)?;
+    stream.set_write_timeout(Some(patience)).map_err(failed)?;
     let mut line = serde_json::to_vec(request).expect("requests are plain data");
     line.push(b'\n');
     stream.write_all(&line).map_err(failed)?;

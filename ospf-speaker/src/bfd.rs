@@ -1,6 +1,5 @@
 //! BFD over UDP (RFC 5881): sockets and the sessions with the neighbours that OSPF found.
 
-use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::num::NonZeroU8;
@@ -15,9 +14,14 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setso
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tracing::{debug, info, warn};
 
+use crate::counts::Counts;
 use crate::kept::Kept;
 use crate::late::Lateness;
 use crate::ospf_socket::INTERNETWORK_CONTROL;
+
+mod snapshot;
+
+pub(crate) use snapshot::BfdSnapshot;
 
 /// The destination port of single-hop control packets.
 const PORT: u16 = 3784;
@@ -40,7 +44,7 @@ pub(crate) struct Bfd {
     interfaces: Vec<Interface>,
     peers: Vec<Peer>,
     lost: Vec<(InterfaceId, Ipv4Addr)>,
-    counters: BTreeMap<&'static str, u64>,
+    counters: Counts,
     pub(crate) lateness: Lateness,
     /// Whether any session changed its state since it was last asked.
     changed: bool,
@@ -82,7 +86,7 @@ impl Bfd {
             interfaces: interfaces.map(interface).collect(),
             peers: Vec::new(),
             lost: Vec::new(),
-            counters: BTreeMap::new(),
+            counters: Counts::default(),
             lateness: Lateness::default(),
             changed: false,
             paused: false,
@@ -250,6 +254,23 @@ impl Bfd {
         timers.flatten().min()
     }
 
+    /// The earliest time at which a peer that heard our last packet takes us for dead.
+    pub(crate) fn peers_patience(&self) -> Option<Instant> {
+        let sessions = self.peers.iter();
+        sessions
+            .filter_map(|peer| peer.session.peer_patience())
+            .min()
+    }
+
+    /// The descriptors of open receiving sockets.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = (InterfaceId, RawFd)> + '_ {
+        let interfaces = self.interfaces.iter().enumerate();
+        interfaces.filter_map(|(place, interface)| {
+            let open = interface.open.as_ref()?;
+            Some((InterfaceId(place), open.socket.as_raw_fd()))
+        })
+    }
+
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         let mut earliest = None;
         for peer in &mut self.peers {
@@ -316,8 +337,7 @@ impl Bfd {
     }
 
     pub(crate) fn counters(&self) -> impl Iterator<Item = (String, u64)> + '_ {
-        let counters = self.counters.iter();
-        counters.map(|(name, count)| ((*name).to_owned(), *count))
+        self.counters.iter()
     }
 
     /// Sends what the sessions have to send; `due` is when the first of it should have left.
@@ -355,7 +375,7 @@ impl Bfd {
     }
 
     fn count(&mut self, counter: &'static str) {
-        *self.counters.entry(counter).or_default() += 1;
+        self.counters.add(counter);
     }
 }
 

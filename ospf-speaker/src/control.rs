@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
 
 use isopath_api::speaker::{Reply, Request};
@@ -61,7 +62,8 @@ pub enum ControlError {
 /// The listening socket and its connections.
 #[derive(Debug)]
 pub struct Control {
-    path: PathBuf,
+    /// The socket's file, while it is ours to remove.
+    path: Option<PathBuf>,
     listener: UnixListener,
     clients: BTreeMap<ClientId, Client>,
     next: usize,
@@ -71,6 +73,7 @@ pub struct Control {
 struct Client {
     stream: UnixStream,
     pid: u32,
+    is_root: bool,
     lines: LineReader,
     output: Vec<u8>,
     subscribed: bool,
@@ -124,11 +127,41 @@ impl Control {
             .register(&mut listener, token, Interest::READABLE)
             .map_err(failed("watch"))?;
         Ok(Self {
-            path: path.to_owned(),
+            path: Some(path.to_owned()),
             listener,
             clients: BTreeMap::new(),
             next: 0,
         })
+    }
+
+    /// Goes on listening on a socket that another process has opened.
+    ///
+    /// # Errors
+    /// When it cannot be watched.
+    pub(crate) fn adopt(listener: OwnedFd, registry: &Registry, token: Token) -> io::Result<Self> {
+        let mut listener = UnixListener::from_std(StdUnixListener::from(listener));
+        registry.register(&mut listener, token, Interest::READABLE)?;
+        Ok(Self {
+            path: None,
+            listener,
+            clients: BTreeMap::new(),
+            next: 0,
+        })
+    }
+
+    /// The listening socket.
+    pub(crate) fn listener(&self) -> &impl AsFd {
+        &self.listener
+    }
+
+    /// The socket's file is ours from now on, and goes when we stop.
+    pub(crate) fn own(&mut self, path: &Path) {
+        self.path = Some(path.to_owned());
+    }
+
+    /// Leaves the socket's file to the process that listens on it from now on.
+    pub(crate) fn leave(mut self) {
+        self.path = None;
     }
 
     /// Accepts every waiting connection of root or our own user.
@@ -143,9 +176,9 @@ impl Control {
                     return;
                 }
             };
-            let pid = match admitted(&stream) {
-                Ok(pid) if self.clients.len() < MOST_CLIENTS => pid,
-                Ok(pid) => {
+            let (pid, is_root) = match admitted(&stream) {
+                Ok(peer) if self.clients.len() < MOST_CLIENTS => peer,
+                Ok((pid, _)) => {
                     let message = format!("{MOST_CLIENTS} connections are open already");
                     warn!(pid, "control connection refused: {message}");
                     refuse(&mut stream, message);
@@ -168,6 +201,7 @@ impl Control {
             let client = Client {
                 stream,
                 pid,
+                is_root,
                 lines: LineReader::default(),
                 output: Vec::new(),
                 subscribed: false,
@@ -195,6 +229,11 @@ impl Control {
     /// The process id of a client.
     pub fn pid(&self, id: ClientId) -> u32 {
         self.clients.get(&id).map_or(0, |client| client.pid)
+    }
+
+    /// Whether a client is root.
+    pub(crate) fn is_root(&self, id: ClientId) -> bool {
+        self.clients.get(&id).is_some_and(|client| client.is_root)
     }
 
     /// Sends a reply, or as much of it as the client takes now.
@@ -265,8 +304,10 @@ impl Control {
 impl Drop for Control {
     /// Removes the socket file, so that nobody waits on it.
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path) {
-            info!(path = %self.path.display(), %error, "cannot remove the control socket");
+        if let Some(path) = &self.path
+            && let Err(error) = fs::remove_file(path)
+        {
+            info!(path = %path.display(), %error, "cannot remove the control socket");
         }
     }
 }
@@ -371,8 +412,8 @@ fn remove_stale(path: &Path) -> Result<(), ControlError> {
     }
 }
 
-/// The process id of a peer that may speak to us, or why it may not.
-fn admitted(stream: &UnixStream) -> Result<u32, String> {
+/// The process id of a peer that may speak to us and whether it is root, or why it may not.
+fn admitted(stream: &UnixStream) -> Result<(u32, bool), String> {
     let credentials = getsockopt(stream, PeerCredentials)
         .map_err(|error| format!("cannot read the peer's credentials: {error}"))?;
     let ours = rustix::process::geteuid().as_raw();
@@ -381,7 +422,7 @@ fn admitted(stream: &UnixStream) -> Result<u32, String> {
         return Err(format!("user {theirs} is neither root nor {ours}"));
     }
     // The kernel says 0 for a process of another PID namespace.
-    Ok(u32::try_from(credentials.pid()).unwrap_or(0))
+    Ok((u32::try_from(credentials.pid()).unwrap_or(0), theirs == 0))
 }
 
 /// Tells a peer why it is not served, if it happens to listen.

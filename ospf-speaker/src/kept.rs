@@ -46,7 +46,7 @@ const MOST_DISCRIMINATORS: usize = 1024;
 
 /// The file as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-struct Contents {
+pub(crate) struct Contents {
     /// No instance above this sequence number has left.
     #[serde(default)]
     sequence_reserved: Option<i32>,
@@ -90,6 +90,20 @@ impl Kept {
         };
         Self {
             path,
+            contents,
+            failing: false,
+        }
+    }
+
+    /// What is kept, for a successor.
+    pub(crate) fn contents(&self) -> &Contents {
+        &self.contents
+    }
+
+    /// Goes on with what another process kept, whether it could write it or not.
+    pub(crate) fn restore(state_dir: &Path, contents: Contents) -> Self {
+        Self {
+            path: state_dir.join("speaker.json"),
             contents,
             failing: false,
         }

@@ -3,10 +3,11 @@
 use std::time::Instant;
 
 use isopath_api::paths;
+use serde::{Deserialize, Serialize};
 
 /// How late packets of one kind left, which shows when the process is starved of its processor:
 /// a switch declares us dead after a few packets that did not come.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Lateness(paths::Lateness);
 
 impl Lateness {

@@ -10,23 +10,28 @@
 //! - [`keys`] are the secrets of packet authentication;
 //! - `link` watches the kernel's interfaces, `ospf_socket` and `bfd` hold the sockets;
 //! - `paths` has that calculation done, and says when;
+//! - `upgrade` starts a successor and gives it all of this;
 //! - [`control`] and [`mod@line`] are the Unix socket that `isopath_api::speaker` specifies.
 
 mod bfd;
 pub mod control;
+mod counts;
 pub mod kept;
 pub mod keys;
 mod late;
 pub mod line;
 mod link;
 pub mod log;
+mod notify;
 mod ospf_socket;
 mod paths;
 mod priority;
 pub mod restart;
 mod speaker;
 mod timer;
+mod upgrade;
 mod wall_clock;
 pub mod wanted;
 
 pub use speaker::{RunError, Speaker};
+pub use upgrade::{Invocation, TakeOverError, refuse_take_over};

@@ -1,5 +1,6 @@
 //! The command line of the speaker.
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,9 +9,9 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use isopath_api::config::DirectorFile;
 use isopath_api::fault::FileFaults;
-use isopath_speaker::Speaker;
 use isopath_speaker::keys::Keys;
 use isopath_speaker::log::Stderr;
+use isopath_speaker::{Invocation, Speaker, refuse_take_over};
 use tracing::level_filters::LevelFilter;
 use tracing::{error, warn};
 use tracing_subscriber::Layer;
@@ -37,6 +38,10 @@ enum Command {
         /// Announce no VIP of the file before the agent has spoken.
         #[arg(long)]
         wait_for_agent: bool,
+        /// Be the successor of the speaker that starts this process, which gives its sockets
+        /// and its state by standard input.
+        #[arg(long, hide = true)]
+        take_over: bool,
     },
 }
 
@@ -45,21 +50,36 @@ fn main() -> ExitCode {
     let Command::Run {
         config,
         wait_for_agent,
+        take_over,
     } = Arguments::parse().command;
     let name = config.display().to_string();
     let text = match std::fs::read_to_string(&config).with_context(|| format!("cannot read {name}"))
     {
         Ok(text) => text,
-        Err(error) => return failed(&error),
+        Err(error) => {
+            if take_over {
+                refuse_take_over(&format!("{error:#}"));
+            }
+            return failed(&error);
+        }
     };
     let (file, keys) = match parse(&name, &text) {
         Ok(parsed) => parsed,
         Err(faults) => {
+            if take_over {
+                refuse_take_over(&faults.to_string());
+            }
             eprintln!("{faults}");
             return ExitCode::from(2);
         }
     };
-    match Speaker::start(&file, keys, wait_for_agent).and_then(Speaker::run) {
+    let invocation = Invocation::of_this_process(arguments(config, wait_for_agent));
+    let begin = if take_over {
+        Speaker::take_over
+    } else {
+        Speaker::start
+    };
+    match begin(file, keys, wait_for_agent, invocation).and_then(Speaker::run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error.into()),
     }
@@ -77,6 +97,15 @@ fn parse(name: &str, text: &str) -> Result<(DirectorFile, Keys), FileFaults> {
     };
     let file = DirectorFile::parse_with(name, text, load)?;
     Ok((file, keys))
+}
+
+/// The arguments of a process that runs as this one does.
+fn arguments(config: PathBuf, wait_for_agent: bool) -> Vec<OsString> {
+    let mut arguments = vec!["run".into(), "--config".into(), config.into_os_string()];
+    if wait_for_agent {
+        arguments.push("--wait-for-agent".into());
+    }
+    arguments
 }
 
 /// Logs to standard error at level info, or as `RUST_LOG` says (`debug`, or by module). The

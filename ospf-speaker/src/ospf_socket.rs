@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice, Read};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use isopath_ospf::LinkState;
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg};
@@ -38,6 +38,12 @@ pub(crate) struct Datagram<'a> {
     pub(crate) payload: &'a [u8],
 }
 
+impl AsFd for OspfSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 impl OspfSocket {
     pub(crate) fn open(interface: &str, link: LinkState) -> io::Result<Self> {
         let protocol = Some(Protocol::from(OSPF));
@@ -49,14 +55,16 @@ impl OspfSocket {
         socket.set_multicast_loop_v4(false)?;
         let index = InterfaceIndexOrAddress::Index(link.index);
         socket.join_multicast_v4_n(&ALL_SPF_ROUTERS, &index)?;
-        let source = libc::in_pktinfo {
-            ipi_ifindex: i32::try_from(link.index).map_err(io::Error::other)?,
-            ipi_spec_dst: libc::in_addr {
-                s_addr: link.address.to_bits().to_be(),
-            },
-            ipi_addr: libc::in_addr { s_addr: 0 },
-        };
+        let source = source_of(link)?;
         Ok(Self { socket, source })
+    }
+
+    /// Goes on with a socket that another process has opened.
+    pub(crate) fn adopt(descriptor: OwnedFd, link: LinkState) -> io::Result<Self> {
+        Ok(Self {
+            socket: Socket::from(descriptor),
+            source: source_of(link)?,
+        })
     }
 
     pub(crate) fn descriptor(&self) -> RawFd {
@@ -77,6 +85,16 @@ impl OspfSocket {
         let length = (&self.socket).read(buffer)?;
         Ok(buffer.get(..length).and_then(parse_ip))
     }
+}
+
+fn source_of(link: LinkState) -> io::Result<libc::in_pktinfo> {
+    Ok(libc::in_pktinfo {
+        ipi_ifindex: i32::try_from(link.index).map_err(io::Error::other)?,
+        ipi_spec_dst: libc::in_addr {
+            s_addr: link.address.to_bits().to_be(),
+        },
+        ipi_addr: libc::in_addr { s_addr: 0 },
+    })
 }
 
 /// Takes the IPv4 header off, which the kernel leaves on raw packets and has checked.

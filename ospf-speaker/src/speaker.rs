@@ -1,14 +1,14 @@
 //! The loop that joins sockets, timers and the two cores.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use isopath_api::config::{DirectorFile, OnExit};
+use isopath_api::config::DirectorFile;
 use isopath_api::ids::Vip;
 use isopath_api::speaker::{Reply, Status};
 use isopath_ospf::{
@@ -16,26 +16,31 @@ use isopath_ospf::{
 };
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing::{debug, error, info, warn};
 
 use crate::bfd::Bfd;
 use crate::control::{Control, ControlError};
+use crate::counts::Counts;
 use crate::kept::Kept;
 use crate::keys::Keys;
 use crate::late::Lateness;
-use crate::link::{Links, Watched};
+use crate::link::Links;
+use crate::notify::notify;
 use crate::ospf_socket::{MAX_PACKET, OspfSocket};
 use crate::paths::Paths;
 use crate::priority::set_real_time;
 use crate::timer::Timer;
+use crate::upgrade::{Invocation, TakeOverError, Upgrade, UpgradeError};
 use crate::wall_clock::WallClock;
 use crate::wanted::{ClientId, Verdict, Wanted};
 
+use descriptors::{Descriptors, drain_signals};
 use leaving::Keeping;
 
 mod auth;
 mod config;
+mod descriptors;
+mod handover;
 mod interfaces;
 mod leaving;
 mod packets;
@@ -67,6 +72,9 @@ pub enum RunError {
     /// We may not open raw sockets.
     #[error("cannot open an OSPF socket (CAP_NET_RAW is needed)")]
     NoRawSockets(#[source] io::Error),
+    /// This process cannot succeed the speaker that started it.
+    #[error("cannot take over from the running speaker")]
+    TakeOver(#[from] TakeOverError),
     /// The system refused something that nothing works without.
     #[error("cannot {operation}")]
     Io {
@@ -92,6 +100,8 @@ enum Source {
     Listener,
     Paths,
     WallClock,
+    UpgradeSignal,
+    Upgrade,
     Bfd(InterfaceId),
     Ospf(InterfaceId),
     Client(ClientId),
@@ -100,7 +110,7 @@ enum Source {
 impl Source {
     /// Interfaces have two tokens each; [`isopath_ospf::MAX_INTERFACES`] keeps them below.
     const FIRST_CLIENT: usize = 1 << 16;
-    const FIRST_INTERFACE: usize = 6;
+    const FIRST_INTERFACE: usize = 8;
 
     fn token(self) -> Token {
         Token(match self {
@@ -110,6 +120,8 @@ impl Source {
             Self::Listener => 3,
             Self::Paths => 4,
             Self::WallClock => 5,
+            Self::UpgradeSignal => 6,
+            Self::Upgrade => 7,
             Self::Bfd(id) => Self::FIRST_INTERFACE + 2 * id.0,
             Self::Ospf(id) => Self::FIRST_INTERFACE + 2 * id.0 + 1,
             Self::Client(id) => Self::FIRST_CLIENT + id.0,
@@ -124,6 +136,8 @@ impl Source {
             3 => Self::Listener,
             4 => Self::Paths,
             5 => Self::WallClock,
+            6 => Self::UpgradeSignal,
+            7 => Self::Upgrade,
             client if client >= Self::FIRST_CLIENT => {
                 Self::Client(ClientId(client - Self::FIRST_CLIENT))
             }
@@ -152,15 +166,18 @@ struct Interface {
 /// The running speaker.
 pub struct Speaker {
     started: Instant,
+    /// The process id that it was started with, which an upgrade leaves behind.
+    origin_pid: u32,
+    file: DirectorFile,
+    invocation: Invocation,
     config: Config,
     poll: Poll,
     timer: Timer,
     wall_clock: WallClock,
     signals: UnixStream,
-    /// Whether SIGINT is among them.
+    upgrade_signals: UnixStream,
+    /// Whether SIGINT is among the signals.
     interrupted: Arc<AtomicBool>,
-    on_exit: OnExit,
-    agent_hold: Duration,
     links: Links,
     interfaces: Vec<Interface>,
     router: Router,
@@ -178,7 +195,7 @@ pub struct Speaker {
     buffer: Box<[u8]>,
     hello_lateness: Lateness,
     /// What the shell counts beside the cores.
-    counters: BTreeMap<&'static str, u64>,
+    counters: Counts,
     retry_at: Option<Instant>,
     stop_by: Option<Instant>,
     /// The exit that keeps the announced set, when it is under way.
@@ -187,6 +204,7 @@ pub struct Speaker {
     settles: bool,
     /// A second signal, or the end of the bound.
     hurry: bool,
+    upgrade: Option<Upgrade>,
     /// The database, a neighbour or the wanted set may have changed in this turn.
     touched: bool,
     /// The status that subscribers saw last, without what changes all the time.
@@ -198,48 +216,46 @@ impl Speaker {
     ///
     /// # Errors
     /// When another speaker serves the socket, or a right or a resource is missing.
-    pub fn start(file: &DirectorFile, keys: Keys, wait_for_agent: bool) -> Result<Self, RunError> {
+    pub fn start(
+        file: DirectorFile,
+        keys: Keys,
+        wait_for_agent: bool,
+        invocation: Invocation,
+    ) -> Result<Self, RunError> {
         let now = Instant::now();
         let kept = Kept::load(&file.director.state_dir);
-        let config = config::core(file, kept.sequence_hint());
+        let config = config::core(&file, kept.sequence_hint());
         let router = Router::new(config.clone(), fastrand::u64(..), now)?;
-        let poll = Poll::new().map_err(RunError::io("create an epoll instance"))?;
-        let timer = Timer::new().map_err(RunError::io("create a timer"))?;
-        let wall_clock = WallClock::watch().map_err(RunError::io("watch the clock"))?;
-        let interrupted = Arc::new(AtomicBool::new(false));
-        let signals = signals(&interrupted).map_err(RunError::io("watch for signals"))?;
+        let Descriptors {
+            poll,
+            timer,
+            signals,
+            upgrade_signals,
+            interrupted,
+            wall_clock,
+            links,
+            paths,
+        } = Descriptors::open(&file)?;
         let names = file.ospf.interface.iter().map(|at| at.name.clone());
-        let links = Links::watch(file.ospf.interface.iter().map(Watched::from).collect())
-            .map_err(RunError::io("watch the interfaces (netlink)"))?;
-        let watched: [(RawFd, Source); 4] = [
-            (std::os::fd::AsRawFd::as_raw_fd(&signals), Source::Signals),
-            (timer.descriptor(), Source::Timer),
-            (links.descriptor(), Source::Links),
-            (wall_clock.descriptor(), Source::WallClock),
-        ];
-        for (descriptor, source) in watched {
-            watch(&poll, descriptor, source).map_err(RunError::io("watch a descriptor"))?;
-        }
         let socket = &file.director.speaker_socket;
         let control = Control::listen(socket, poll.registry(), Source::Listener.token())?;
-        let paths = Paths::start(poll.registry(), Source::Paths.token())
-            .map_err(RunError::io("start the calculation of paths"))?;
         let bfd_configs = file.ospf.interface.iter().map(|at| at.bfd);
         let mut speaker = Self {
             started: now,
+            origin_pid: std::process::id(),
+            invocation,
             config,
             poll,
             timer,
             wall_clock,
             signals,
+            upgrade_signals,
             interrupted,
-            on_exit: file.director.on_exit,
-            agent_hold: file.director.agent_hold,
             links,
             interfaces: names.clone().map(Interface::new).collect(),
             router,
             bfd: Bfd::new(names.zip(bfd_configs)),
-            wanted: Wanted::new(file, wait_for_agent, kept.overrides().clone()),
+            wanted: Wanted::new(&file, wait_for_agent, kept.overrides().clone()),
             verdicts: BTreeMap::new(),
             kept,
             keys,
@@ -249,14 +265,16 @@ impl Speaker {
             backlog: BTreeSet::new(),
             buffer: vec![0; MAX_PACKET].into_boxed_slice(),
             hello_lateness: Lateness::default(),
-            counters: BTreeMap::new(),
+            counters: Counts::default(),
             retry_at: None,
             stop_by: None,
             keeping: None,
             settles: false,
             hurry: false,
+            upgrade: None,
             touched: true,
             published: None,
+            file,
         };
         if let Err(error) = set_real_time() {
             info!(%error, "running without real-time priority");
@@ -267,10 +285,11 @@ impl Speaker {
         speaker.decide(now);
         speaker.refresh_links(now)?;
         info!(
-            router_id = %file.director.router_id,
-            socket = %socket.display(),
+            router_id = %speaker.file.director.router_id,
+            socket = %speaker.file.director.speaker_socket.display(),
             "speaker started"
         );
+        notify("READY=1\nSTATUS=Speaking");
         Ok(speaker)
     }
 
@@ -283,6 +302,10 @@ impl Speaker {
         while !self.is_over() {
             let ready = self.wait(&mut events)?;
             self.turn(&ready)?;
+            if self.hand_over_if_ready() {
+                self.control.leave();
+                return Ok(());
+            }
         }
         if self.keeping != Some(Keeping::Done) {
             self.bfd.stop(Instant::now());
@@ -308,6 +331,7 @@ impl Speaker {
             self.retry_at,
             self.stop_by,
             self.leaving_due(),
+            self.upgrade.as_ref().map(|upgrade| upgrade.deadline),
         ];
         let deadline = deadlines.into_iter().flatten().min();
         self.timer
@@ -408,6 +432,10 @@ impl Speaker {
             self.retry_at = None;
             self.refresh_links(now)?;
         }
+        let upgrade = self.upgrade.as_ref();
+        if upgrade.is_some_and(|upgrade| upgrade.deadline <= now) {
+            self.give_up_upgrade(&UpgradeError::NotReady);
+        }
         if self.stop_by.is_some_and(|at| at <= now) {
             warn!("the planned stop took too long, leaving without it");
             self.hurry = true;
@@ -420,6 +448,14 @@ impl Speaker {
             Source::Timer => self.timer.fired(),
             Source::Signals => self.handle_signal(now),
             Source::WallClock => self.follow_wall_clock(),
+            Source::UpgradeSignal => {
+                if drain_signals(&mut self.upgrade_signals) > 0
+                    && let Err(error) = self.begin_upgrade(now, None, None)
+                {
+                    self.refuse_upgrade(None, &error);
+                }
+            }
+            Source::Upgrade => self.handle_upgrade(now),
             Source::Links => {
                 if self.links.changed() {
                     self.refresh_links(now)?;
@@ -450,17 +486,7 @@ impl Speaker {
     }
 
     fn handle_signal(&mut self, now: Instant) {
-        let mut bytes = [0; 16];
-        let mut count = 0;
-        loop {
-            match self.signals.read(&mut bytes) {
-                Ok(0) => break,
-                Ok(length) => count += length,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => break,
-            }
-        }
-        if count == 0 {
+        if drain_signals(&mut self.signals) == 0 {
             return;
         }
         if self.stop_by.is_some() {
@@ -468,6 +494,7 @@ impl Speaker {
             self.hurry = true;
             return;
         }
+        self.give_up_upgrade(&UpgradeError::Stopping);
         let interrupted = self.interrupted.load(Ordering::Relaxed);
         self.leave(now, interrupted);
     }
@@ -527,7 +554,7 @@ impl Speaker {
     }
 
     fn count(&mut self, counter: &'static str) {
-        *self.counters.entry(counter).or_default() += 1;
+        self.counters.add(counter);
     }
 }
 
@@ -545,18 +572,6 @@ fn watch(poll: &Poll, descriptor: RawFd, source: Source) -> io::Result<()> {
     let mut descriptor = SourceFd(&descriptor);
     poll.registry()
         .register(&mut descriptor, source.token(), Interest::READABLE)
-}
-
-/// The readable end of a pair whose other end the signal handlers write to.
-/// SIGINT also raises the flag, before that.
-fn signals(interrupted: &Arc<AtomicBool>) -> io::Result<UnixStream> {
-    let (reader, writer) = UnixStream::pair()?;
-    reader.set_nonblocking(true)?;
-    signal_hook::flag::register(SIGINT, Arc::clone(interrupted))?;
-    for signal in [SIGTERM, SIGINT] {
-        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
-    }
-    Ok(reader)
 }
 
 fn log_verdict(vip: Vip, verdict: &Verdict) {
@@ -582,6 +597,8 @@ mod tests {
             Source::Listener,
             Source::Paths,
             Source::WallClock,
+            Source::UpgradeSignal,
+            Source::Upgrade,
             Source::Client(ClientId(0)),
             Source::Client(ClientId(1 << 40)),
         ];

@@ -13,8 +13,11 @@ use isopath_api::reason::Reason;
 use isopath_api::speaker::{Announcement, OverrideAction, Owner, Source, Withheld};
 use serde::{Deserialize, Serialize};
 
+mod snapshot;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use snapshot::WantedSnapshot;
 
 /// The longest time that an owner may ask for its set to be kept without a word from it.
 const LONGEST_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
@@ -62,7 +65,8 @@ pub enum Refusal {
 }
 
 /// What is to be done with a VIP.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Announce it.
     Announce {

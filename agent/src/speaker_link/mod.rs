@@ -222,7 +222,10 @@ impl SpeakerLink {
             if self.events.send(SpeakerEvent::Disconnected).await.is_err() {
                 break;
             }
-            if self.process.ensure(Instant::now()) {
+            // A speaker that closed the connection may have been upgraded: then the next attempt
+            // finds its successor on the same socket.
+            if matches!(error, LinkError::Unreachable { .. }) && self.process.ensure(Instant::now())
+            {
                 retry = FIRST_RETRY;
             }
             // A sleep holds nothing that could be lost.
@@ -249,7 +252,7 @@ impl SpeakerLink {
             refusal: String::new(),
         };
         let status = session.first_status().await?;
-        let ours = self.process.connected(status.pid);
+        let ours = self.process.connected(status.pid, status.origin_pid);
         tracing::info!(
             pid = status.pid,
             version = status.version,
@@ -372,7 +375,8 @@ impl Session {
                 | Reply::Changed(_)
                 | Reply::Neighbors { .. }
                 | Reply::Lsdb { .. }
-                | Reply::Paths(_),
+                | Reply::Paths(_)
+                | Reply::Upgraded(_),
             ) => Err(LinkError::OutOfOrder),
         }
     }

@@ -114,17 +114,21 @@ impl SpeakerProcess {
     }
 
     /// A speaker with this process id answered on the socket: whether it is the agent's own.
-    pub(super) fn connected(&mut self, pid: u32) -> bool {
-        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    /// After an upgrade it is no child of the agent's, but still the speaker that was started
+    /// as process `origin`.
+    pub(super) fn connected(&mut self, pid: u32, origin: u32) -> bool {
+        let id = |pid: u32| i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let (pid, origin) = (id(pid), id(origin).or(id(pid)));
         let child = match &self.state {
-            State::Child { child, .. } => child.id(),
+            State::Child { child, .. } => child.id().and_then(id),
             State::Unseen | State::Foreign | State::Adopted(_) => None,
         };
-        if child.is_some_and(|id| i32::try_from(id).ok().and_then(Pid::from_raw) == pid) {
+        if child.is_some() && child == pid {
             return true;
         }
         let remembered = self.command.as_ref().and_then(SpeakerCommand::remembered);
-        self.state = match pid.filter(|pid| Some(*pid) == remembered) {
+        let is_ours = origin.is_some() && (origin == remembered || origin == child);
+        self.state = match pid.filter(|_| is_ours) {
             None => State::Foreign,
             Some(pid) => match Adopted::new(pid) {
                 Ok(adopted) => State::Adopted(adopted),

@@ -35,6 +35,7 @@ fn status(announced: Vec<Announced>) -> Status {
     Status {
         version: "0.0.0".to_owned(),
         pid: 1,
+        origin_pid: 1,
         router_id: "10.0.1.2".parse().unwrap(),
         area: "0.0.0.0".parse().unwrap(),
         up_ms: 1,

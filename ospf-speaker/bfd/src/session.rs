@@ -283,6 +283,15 @@ impl Session {
         Some(interval * u32::from(self.remote.detect_multiplier))
     }
 
+    /// When the peer, if it has our last packet and gets no other, takes us for dead; nothing
+    /// unless we are Up.
+    pub fn peer_patience(&self) -> Option<Instant> {
+        let interval = self
+            .periodic_interval()
+            .filter(|_| self.state == State::Up)?;
+        Some(self.last_sent + interval * u32::from(self.config.detect_multiplier.get()))
+    }
+
     fn detection_deadline(&self) -> Option<Instant> {
         Some(self.last_received? + self.detection_time()?)
     }

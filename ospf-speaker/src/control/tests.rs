@@ -38,8 +38,12 @@ impl Served {
         }
     }
 
+    fn path(&self) -> PathBuf {
+        self.control.path.clone().unwrap()
+    }
+
     fn connect(&mut self) -> (StdUnixStream, ClientId) {
-        let stream = StdUnixStream::connect(&self.control.path).unwrap();
+        let stream = StdUnixStream::connect(self.path()).unwrap();
         self.control.accept(self.poll.registry(), token);
         (stream, ClientId(self.control.next - 1))
     }
@@ -66,7 +70,7 @@ fn line(stream: &StdUnixStream) -> String {
 #[test]
 fn the_socket_is_for_owner_and_group_and_goes_at_the_end() {
     let served = Served::new("mode");
-    let path = served.control.path.clone();
+    let path = served.path();
     let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
     let second = Control::listen(&path, served.poll.registry(), Token(9));
@@ -78,6 +82,33 @@ fn the_socket_is_for_owner_and_group_and_goes_at_the_end() {
         path.exists(),
         "the second speaker removed the first's socket"
     );
+}
+
+#[test]
+fn who_waits_at_a_socket_that_changes_hands_is_served_by_the_successor() {
+    let served = Served::new("adopted");
+    let path = served.path();
+    let waiting = StdUnixStream::connect(&path).unwrap();
+    let listener = served.control.listener().as_fd().try_clone_to_owned();
+    let poll = Poll::new().unwrap();
+    let mut successor = Control::adopt(listener.unwrap(), poll.registry(), LISTENER).unwrap();
+
+    successor.accept(poll.registry(), token);
+    assert_eq!(successor.pid(ClientId(0)), std::process::id());
+    successor.reply(ClientId(0), &Reply::Ok);
+    assert_eq!(line(&waiting), "{\"reply\":\"ok\"}\n");
+
+    drop(successor);
+    assert!(
+        path.exists(),
+        "a successor that did not take over removed the file"
+    );
+    let poll = Poll::new().unwrap();
+    let listener = served.control.listener().as_fd().try_clone_to_owned();
+    let mut successor = Control::adopt(listener.unwrap(), poll.registry(), LISTENER).unwrap();
+    successor.own(&path);
+    drop(successor);
+    assert!(!path.exists(), "the file outlives the speaker");
 }
 
 #[test]
@@ -180,7 +211,7 @@ fn a_slow_subscriber_is_left_out_and_hears_the_next_change() {
 fn connections_are_bounded_and_the_refused_are_told() {
     let mut served = Served::new("bounded");
     let clients: Vec<_> = (0..MOST_CLIENTS).map(|_| served.connect()).collect();
-    let refused = StdUnixStream::connect(&served.control.path).unwrap();
+    let refused = StdUnixStream::connect(served.path()).unwrap();
     served.control.accept(served.poll.registry(), token);
     assert!(line(&refused).contains("connections are open already"));
     drop(clients);

@@ -9,6 +9,7 @@ use isopath_ospf::{Grace, RestartEnd, RestartRefusal};
 use tracing::{info, warn};
 
 use super::{STOP_BOUND, Speaker};
+use crate::notify::notify;
 use crate::restart::{Prepared, Present, Return};
 
 /// How long the peers' answers to the pause of BFD are waited for.
@@ -58,8 +59,9 @@ impl Speaker {
 
     /// SIGTERM, or (`interrupted`) SIGINT, which withdraws whatever the file says.
     pub(super) fn leave(&mut self, now: Instant, interrupted: bool) {
+        notify("STOPPING=1");
         self.stop_by = Some(now + STOP_BOUND);
-        match self.on_exit {
+        match self.file.director.on_exit {
             OnExit::Keep if !interrupted => {
                 info!("stopping: asking the neighbors to keep the routes");
                 self.keeping = Some(Keeping::Pausing {
@@ -95,7 +97,7 @@ impl Speaker {
         self.keeping = Some(Keeping::Asking);
         // The switches keep the set for no longer than we would without the agent.
         let held = self.wanted.held().map(|(_, until)| until);
-        let longest = now + self.agent_hold;
+        let longest = now + self.file.director.agent_hold;
         let grace = Grace {
             until: held.map_or(longest, |until| until.min(longest)),
             reason: RestartReason::Software,

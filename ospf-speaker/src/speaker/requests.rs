@@ -5,6 +5,7 @@ use std::time::Instant;
 use isopath_api::speaker::{Reply, Request};
 
 use super::Speaker;
+use crate::upgrade::UpgradeError;
 use crate::wanted::{ClientId, Refusal};
 
 impl Speaker {
@@ -18,14 +19,17 @@ impl Speaker {
             }
             let reply = match request {
                 Ok(request) => self.answer(now, id, request),
-                Err(reply) => reply,
+                Err(reply) => Some(reply),
             };
-            self.control.reply(id, &reply);
+            if let Some(reply) = reply {
+                self.control.reply(id, &reply);
+            }
         }
         received.more
     }
 
-    fn answer(&mut self, now: Instant, id: ClientId, request: Request) -> Reply {
+    /// Answers a request, but for one whose answer comes later.
+    fn answer(&mut self, now: Instant, id: ClientId, request: Request) -> Option<Reply> {
         let reply = match request {
             Request::Announce {
                 set,
@@ -62,11 +66,21 @@ impl Speaker {
                 self.control.subscribe(id);
                 Reply::Status(Box::new(self.status(now)))
             }
+            Request::Upgrade { binary } => {
+                let begun = match binary {
+                    Some(_) if !self.control.is_root(id) => Err(UpgradeError::NotRoot),
+                    binary => self.begin_upgrade(now, Some(id), binary),
+                };
+                if let Err(error) = begun {
+                    self.refuse_upgrade(Some(id), &error);
+                }
+                return None;
+            }
         };
         // Any request is a word of the owner's, and may end its silence.
         self.wanted.heard(now, id);
         self.touched = true;
-        reply
+        Some(reply)
     }
 }
 

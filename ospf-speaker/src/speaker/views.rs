@@ -44,6 +44,7 @@ impl Speaker {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
+            origin_pid: self.origin_pid,
             router_id: RouterId(self.config.router_id.0),
             area: AreaId(self.config.area.0),
             up_ms: millis(now.saturating_duration_since(self.started)),
@@ -135,7 +136,6 @@ impl Speaker {
 
     fn all_counters(&self) -> BTreeMap<String, u64> {
         let own = self.counters.iter();
-        let own = own.map(|(name, count)| ((*name).to_owned(), *count));
         let process = [
             ("hello_late_max_us", self.hello_lateness.max_micros()),
             ("bfd_late_max_us", self.bfd.lateness.max_micros()),

@@ -85,7 +85,10 @@ async fn a_speaker_is_started_after_the_grace_and_ends_with_the_agent() {
     let pid = bench.pid();
     let group = rustix::process::getpgid(Some(pid)).unwrap();
     assert_eq!(group, pid, "a signal to the agent's group would reach it");
-    assert!(process.connected(number(pid)), "it is the agent's own");
+    assert!(
+        process.connected(number(pid), number(pid)),
+        "it is the agent's own"
+    );
 
     process.ensure(now + 2 * GRACE);
     process.stop().await;
@@ -111,7 +114,7 @@ async fn a_speaker_of_an_earlier_agent_is_taken_on_and_one_of_others_is_not() {
 
     let mut others = bench.process(now);
     assert!(
-        !others.connected(number(pid) + 1),
+        !others.connected(number(pid) + 1, number(pid) + 1),
         "somebody else's speaker was taken on"
     );
     others.ensure(now + GRACE);
@@ -127,12 +130,37 @@ async fn a_speaker_of_an_earlier_agent_is_taken_on_and_one_of_others_is_not() {
     );
 
     let mut second = bench.process(now);
-    assert!(second.connected(number(pid)));
+    assert!(second.connected(number(pid), number(pid)));
     second.stop().await;
     // It is a child of this test that nobody has waited for yet, and counts as ended.
     let ended = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG);
     assert!(ended.unwrap().is_some(), "it still runs");
     assert!(!bench.path("speaker.pid").exists());
+}
+
+#[tokio::test]
+async fn an_upgraded_speaker_is_still_the_agents_own() {
+    let bench = Bench::new(LIVES);
+    let now = Instant::now();
+    let mut process = bench.process(now);
+    process.ensure(now + GRACE);
+    bench.started(1).await;
+    let origin = bench.pid();
+    let mut successor = std::process::Command::new(bench.path("isopath-speaker"))
+        .spawn()
+        .unwrap();
+    bench.started(2).await;
+    kill_process(origin, Signal::KILL).unwrap();
+
+    assert!(
+        process.connected(successor.id(), number(origin)),
+        "the successor counts as somebody else's"
+    );
+    process.ensure(now + 2 * GRACE);
+    assert_eq!(bench.starts().len(), 2, "a third one was started");
+    process.stop().await;
+    let ended = successor.try_wait().unwrap();
+    assert!(ended.is_some(), "the successor still runs");
 }
 
 #[tokio::test]
@@ -170,5 +198,5 @@ async fn without_a_command_nothing_is_ever_started() {
     let mut process = SpeakerProcess::foreign(now);
     process.ensure(now + 100 * GRACE);
     assert!(matches!(process.state, State::Foreign));
-    assert!(!process.connected(1));
+    assert!(!process.connected(1, 1));
 }
