@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread;
 use std::time::Instant;
 
+use isopath_ospf::RouterId;
 use isopath_ospf::spf::{Area, AreaPaths, TooLarge};
 use mio::{Registry, Token, Waker};
 use tracing::{error, warn};
@@ -29,7 +30,23 @@ struct Job {
     known: BTreeSet<Ipv4Addr>,
 }
 
-type Result = std::result::Result<AreaPaths, TooLarge>;
+/// What a calculation ends with.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The paths.
+    Paths(AreaPaths),
+    /// The database is too large for them; who says of itself that it announces the known hosts.
+    Claims(TooLarge, Vec<(Ipv4Addr, RouterId)>),
+}
+
+impl Outcome {
+    fn of(job: &Job) -> Self {
+        match job.area.paths(&job.known) {
+            Ok(paths) => Self::Paths(paths),
+            Err(problem) => Self::Claims(problem, job.area.claims(&job.known)),
+        }
+    }
+}
 
 /// What was calculated last, and the thread that does it.
 #[derive(Debug)]
@@ -37,10 +54,10 @@ pub(crate) struct Paths {
     pace: Pace,
     /// The hosts that are wanted in any case.
     known: BTreeSet<Ipv4Addr>,
-    result: Option<Result>,
+    outcome: Option<Outcome>,
     /// One job at a time, so neither channel ever holds more than one.
     jobs: SyncSender<Job>,
-    results: Receiver<Result>,
+    outcomes: Receiver<Outcome>,
 }
 
 impl Paths {
@@ -48,16 +65,16 @@ impl Paths {
     pub(crate) fn start(registry: &Registry, token: Token) -> io::Result<Self> {
         let waker = Waker::new(registry, token)?;
         let (jobs, todo) = sync_channel::<Job>(1);
-        let (done, results) = sync_channel(1);
+        let (done, outcomes) = sync_channel(1);
         let work = move || {
             if let Err(error) = set_ordinary() {
                 warn!(%error, "the calculation of paths runs with real-time priority");
             }
             for job in todo {
-                let result = job.area.paths(&job.known);
+                let outcome = Outcome::of(&job);
                 // The snapshot goes first: its memory is free before the result is looked at.
                 drop(job);
-                if done.send(result).is_err() {
+                if done.send(outcome).is_err() {
                     return;
                 }
                 if let Err(error) = waker.wake() {
@@ -70,9 +87,9 @@ impl Paths {
         Ok(Self {
             pace: Pace::default(),
             known: BTreeSet::new(),
-            result: None,
+            outcome: None,
             jobs,
-            results,
+            outcomes,
         })
     }
 
@@ -117,14 +134,14 @@ impl Paths {
 
     /// Takes a result that is there; whether there was one.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
-        match self.results.try_recv() {
-            Ok(result) => {
-                if let Err(problem) = &result
-                    && self.result.as_ref() != Some(&result)
+        match self.outcomes.try_recv() {
+            Ok(outcome) => {
+                if let Outcome::Claims(problem, _) = &outcome
+                    && !matches!(self.outcome, Some(Outcome::Claims(..)))
                 {
                     warn!(%problem, "the paths of the area are not calculated");
                 }
-                self.result = Some(result);
+                self.outcome = Some(outcome);
                 self.pace.finished(now);
                 true
             }
@@ -138,15 +155,58 @@ impl Paths {
     }
 
     /// What was calculated last; nothing before the first result.
-    pub(crate) fn latest(&self) -> Option<std::result::Result<&AreaPaths, TooLarge>> {
-        match self.result.as_ref()? {
-            Ok(paths) => Some(Ok(paths)),
-            Err(problem) => Some(Err(*problem)),
-        }
+    pub(crate) fn latest(&self) -> Option<&Outcome> {
+        self.outcome.as_ref()
     }
 
     /// Whether the result is that of the database and the hosts as they are.
     pub(crate) fn is_current(&self, database: u64) -> bool {
         self.pace.is_current(database)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use isopath_ospf::{AreaId, AreaType, Config, Router};
+    use mio::{Events, Poll};
+
+    use super::*;
+
+    fn lonely_router(now: Instant) -> Router {
+        let config = Config {
+            router_id: RouterId(Ipv4Addr::new(10, 0, 1, 2)),
+            area: AreaId(Ipv4Addr::UNSPECIFIED),
+            area_type: AreaType::Normal,
+            interfaces: Vec::new(),
+            is_asbr: false,
+            sequence_hint: None,
+        };
+        Router::new(config, 1, now).unwrap()
+    }
+
+    #[test]
+    fn a_result_wakes_the_loop() {
+        let now = Instant::now();
+        let mut poll = Poll::new().unwrap();
+        let mut paths = Paths::start(poll.registry(), Token(7)).unwrap();
+        let vip = Ipv4Addr::new(10, 99, 0, 1);
+        paths.know(BTreeSet::from([vip]));
+        let router = lonely_router(now);
+        let version = router.area_version();
+        assert!(!paths.is_due(now, version, false), "nobody asks");
+        assert!(paths.is_due(now, version, true));
+        paths.calculate(now, router.area(now));
+        assert!(!paths.is_due(now, version, true), "one at a time");
+        let mut events = Events::with_capacity(4);
+        poll.poll(&mut events, None).unwrap();
+        assert_eq!(events.iter().next().unwrap().token(), Token(7));
+        assert!(paths.take(now));
+        assert!(paths.is_current(version));
+        let Some(Outcome::Paths(found)) = paths.latest() else {
+            panic!("an empty database is not too large: {:?}", paths.latest());
+        };
+        assert_eq!(found.groups[0].hosts, [vip]);
+        assert!(found.viewpoints.is_empty(), "no Router-LSA, no view");
+        assert!(!paths.take(now), "one result of one calculation");
     }
 }

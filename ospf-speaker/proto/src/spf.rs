@@ -24,7 +24,7 @@ use std::time::Instant;
 use crate::config::AreaType;
 use crate::ids::RouterId;
 use crate::neighbor::State;
-use crate::packet::{LsType, Lsa};
+use crate::packet::{LinkKind, LsType, Lsa, RouterLsa};
 use crate::router::Router;
 use graph::Graph;
 use hosts::{Group, Hosts};
@@ -220,6 +220,42 @@ impl Area {
             omitted_routers,
             omitted_hosts,
         })
+    }
+
+    /// Who says that it announces the hosts of `known`, reachable or not: what is left to know
+    /// of a database that is [`TooLarge`].
+    pub fn claims(&self, known: &BTreeSet<Ipv4Addr>) -> Vec<(Ipv4Addr, RouterId)> {
+        let mut claims = Vec::new();
+        for lsa in &self.lsas {
+            let by = lsa.key().advertising_router;
+            match lsa.key().ls_type {
+                LsType::Router => {
+                    let links = RouterLsa::decode(lsa.body()).map(|lsa| lsa.links);
+                    let stubs = links
+                        .iter()
+                        .flatten()
+                        .filter(|link| link.kind == LinkKind::Stub && link.data.is_broadcast());
+                    let wanted = stubs.filter(|link| known.contains(&link.id));
+                    claims.extend(wanted.map(|link| (link.id, by)));
+                }
+                LsType::AsExternal | LsType::Nssa => {
+                    let host = lsa.key().link_state_id;
+                    if known.contains(&host) {
+                        claims.push((host, by));
+                    }
+                }
+                LsType::Network
+                | LsType::SummaryNetwork
+                | LsType::SummaryAsbr
+                | LsType::OpaqueLink
+                | LsType::OpaqueArea
+                | LsType::OpaqueAs
+                | LsType::Unknown(_) => {}
+            }
+        }
+        claims.sort_unstable();
+        claims.dedup();
+        claims
     }
 
     /// The routers from whose place to look, with their vertices, and how many are left out.

@@ -10,6 +10,7 @@ use isopath_api::speaker::MAX_LINE;
 use isopath_ospf::spf::{self, AreaPaths, Cost};
 
 use super::Speaker;
+use crate::paths::Outcome;
 
 /// The answer to a request leaves room in a line for what surrounds it.
 const MOST_BYTES: usize = MAX_LINE / 4 * 3;
@@ -33,8 +34,9 @@ impl Speaker {
             return;
         }
         self.our_paths = match self.paths.latest() {
-            Some(Ok(paths)) => self.of_our_vips(paths),
-            Some(Err(_)) | None => OurPaths::default(),
+            Some(Outcome::Paths(paths)) => self.of_our_vips(paths),
+            Some(Outcome::Claims(_, claims)) => self.of_claims(claims),
+            None => OurPaths::default(),
         };
         self.touched = true;
     }
@@ -70,6 +72,18 @@ impl Speaker {
                     through: seen.map_or_else(Vec::new, |seen| router_ids(&seen.through)),
                     cost: seen.map(|seen| path_cost(seen.cost)),
                 });
+            }
+        }
+        found
+    }
+
+    /// Nobody is known to be unreachable, so everybody counts.
+    fn of_claims(&self, claims: &[(Ipv4Addr, isopath_ospf::RouterId)]) -> OurPaths {
+        let mut found = OurPaths::default();
+        for (host, router) in claims {
+            if *router != self.config.router_id {
+                let others = found.others.entry(Vip(*host)).or_default();
+                others.push(router_id(*router));
             }
         }
         found
@@ -118,11 +132,11 @@ impl Speaker {
         };
         match self.paths.latest() {
             None => none,
-            Some(Err(problem)) => Paths {
+            Some(Outcome::Claims(problem, _)) => Paths {
                 problem: Some(problem.to_string()),
                 ..none
             },
-            Some(Ok(paths)) => {
+            Some(Outcome::Paths(paths)) => {
                 let (groups, omitted) = groups(paths, host);
                 Paths {
                     routers: paths.viewpoints.iter().map(viewpoint).collect(),
@@ -206,4 +220,52 @@ fn router_ids(ids: &[isopath_ospf::RouterId]) -> Vec<RouterId> {
 /// Next hops are [`spf::MAX_WIDTH`] at most.
 fn count(width: usize) -> u32 {
     u32::try_from(width).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(hosts: usize) -> AreaPaths {
+        let widest = u32::MAX;
+        let id = isopath_ospf::RouterId(Ipv4Addr::BROADCAST);
+        let group = |n: usize| spf::HostPaths {
+            hosts: vec![Ipv4Addr::from_bits(u32::try_from(n).unwrap()); 2],
+            announcers: vec![id; 2],
+            seen: vec![
+                spf::Seen {
+                    router: id,
+                    cost: Cost::External2 {
+                        metric: widest,
+                        distance: widest,
+                    },
+                    width: spf::MAX_WIDTH,
+                    through: vec![id; spf::MAX_WIDTH],
+                };
+                20
+            ],
+        };
+        AreaPaths {
+            groups: (0..hosts).map(group).collect(),
+            ..AreaPaths::default()
+        }
+    }
+
+    #[test]
+    fn an_answer_fits_a_line_and_says_what_is_left_out() {
+        let (some, omitted) = groups(&paths(300), None);
+        let bytes = serde_json::to_vec(&some).unwrap().len();
+        assert!(bytes <= MOST_BYTES, "{bytes} bytes");
+        assert!(bytes > MOST_BYTES / 2, "{bytes} bytes, more would have fit");
+        assert_eq!(2 * some.len() + omitted, 600);
+    }
+
+    #[test]
+    fn one_host_is_found_among_many() {
+        let host = Ipv4Addr::from_bits(299);
+        let (found, omitted) = groups(&paths(300), Some(host));
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].hosts, [host, host]);
+        assert_eq!(omitted, 0);
+    }
 }

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::packet::{
-    ExternalKind, ExternalLsa, ExternalMetric, INITIAL_SEQUENCE, LinkKind, LsaKey, NetworkLsa,
-    Options, RouterLink, RouterLsa,
+    ExternalKind, ExternalLsa, ExternalMetric, INITIAL_SEQUENCE, LsaKey, NetworkLsa, Options,
+    RouterLink,
 };
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);

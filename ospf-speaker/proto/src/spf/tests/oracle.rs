@@ -173,7 +173,9 @@ fn more_links_than_are_calculated_with_are_refused() {
     for id in 0..=25 {
         area.at(id).links = vec![link; 4000];
     }
+    area.host(7, VIP, 1);
     let area = area.area(1, &[]);
+    assert_eq!(area.claims(&BTreeSet::from([VIP])), [(VIP, router(7))]);
     let error = area.paths(&BTreeSet::new()).unwrap_err();
     assert_eq!(error, TooLarge::Links);
     assert_eq!(

@@ -65,6 +65,8 @@ fn the_stale_lsa_of_a_crashed_director_does_not_count() {
     assert_eq!(seen(&paths, 1), Some((IntraArea(11), 2, vec![11, 13])));
     assert_eq!(announcers(&paths), [11, 13]);
     assert_eq!(seen(&paths, 12), None, "nobody asks a dead router");
+    let claims = area.area(11, &[1]).claims(&BTreeSet::from([VIP]));
+    assert_eq!(claims.len(), 3, "it still says so itself");
     // It comes back with a Router-LSA without its link to the switch: one end is not enough.
     area.half(12, 1, 12, 10);
     area.at(12).links.retain(|link| link.kind == LinkKind::Stub);
