@@ -105,6 +105,9 @@ impl Router {
                 .lsdb
                 .entry(&key)
                 .is_some_and(|entry| header.recency(&entry.header(now)).is_eq());
+            if same {
+                self.own.is_told(&key, id);
+            }
             if !(same && self.remove_from_retransmission_list(now, id, &key)) {
                 self.counters.stray_acknowledgements += 1;
             }

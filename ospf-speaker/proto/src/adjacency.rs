@@ -77,6 +77,7 @@ impl Router {
         if let Some(neighbor) = self.neighbor_mut(id) {
             neighbor.clear_lists();
         }
+        self.own.owe_nothing(id);
         self.timers.clear(Timer::DbDesc(id));
         self.timers.clear(Timer::LastDbDesc(id));
         self.timers.clear(Timer::Request(id));
@@ -88,11 +89,7 @@ impl Router {
         if (from >= State::TwoWay) != (to >= State::TwoWay) {
             self.neighbor_change(now, id.interface);
         }
-        if to == State::Full {
-            self.own.owe(self.router_lsa_key(), id);
-            self.own.touch_all();
-            self.touch_router_lsa();
-        } else if from == State::Full {
+        if (to == State::Full) != (from == State::Full) {
             self.own.touch_all();
             self.touch_router_lsa();
         }

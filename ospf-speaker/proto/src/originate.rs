@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use crate::config::{External, Stub};
 use crate::ids::NeighborId;
 use crate::lsdb::{DbKey, Via};
-use crate::neighbor::State;
+use crate::neighbor::{Neighbor, State};
 use crate::own::Content;
 use crate::packet::{INITIAL_SEQUENCE, LsType, Lsa, LsaHeader, LsaKey, MAX_AGE, MAX_SEQUENCE};
 use crate::router::Router;
@@ -300,23 +300,21 @@ impl Router {
     /// instance need not get this one, and would drop the next if it did; but the next may be
     /// called off, so that they stay newcomers until it has left.
     fn present_to_newcomers(&mut self, now: Instant) {
-        let timers = &self.timers;
-        let owed = self
-            .own
-            .take_owed(|key| timers.due(Timer::Originate(*key)).is_none());
-        for (key, newcomers) in owed {
-            for id in newcomers {
-                self.present(now, key, id);
-            }
+        let router_lsa = self.router_lsa_key();
+        let owed = self.own.owed(|key, id| {
+            let may_be_told = *key != router_lsa || self.state_of(id) == State::Full;
+            may_be_told && self.timers.due(Timer::Originate(*key)).is_none()
+        });
+        for (key, id) in owed {
+            self.own.is_told(&key, id);
+            self.present(now, key, id);
         }
     }
 
     fn present(&mut self, now: Instant, key: DbKey, id: NeighborId) {
         let has_instance = self.own.is_published(&key) && self.lsdb.entry(&key).is_some();
-        let is_told = self.neighbor(id).is_none_or(|neighbor| {
-            !neighbor.takes_floods() || neighbor.retransmit.contains_key(&key)
-        });
-        if !has_instance || is_told {
+        let takes_it = self.neighbor(id).is_some_and(Neighbor::takes_floods);
+        if !has_instance || !takes_it {
             return;
         }
         self.put_on_retransmission_list(now, id, key);
@@ -326,11 +324,9 @@ impl Router {
     }
 
     /// An LSA of ours was left out of a Database Description. It is flooded when what changes it
-    /// has come or is off; the Router-LSA at Full.
+    /// has come or is off; the Router-LSA not before Full.
     pub(crate) fn leave_out(&mut self, key: DbKey, id: NeighborId) {
-        if key != self.router_lsa_key() {
-            self.own.owe(key, id);
-        }
+        self.own.owe(key, id);
     }
 
     /// Whether an LSA of ours is to be left out of a Database Description, because what it says

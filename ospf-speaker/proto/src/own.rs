@@ -158,19 +158,34 @@ impl OwnLsas {
         }
     }
 
-    /// Takes those who are owed an LSA for which `is_due` holds.
-    pub(crate) fn take_owed(
-        &mut self,
-        is_due: impl Fn(&DbKey) -> bool,
-    ) -> Vec<(DbKey, Vec<NeighborId>)> {
-        let due: Vec<DbKey> = self
+    /// A neighbour is flooded the LSA, or an instance of it that comes after the one it is owed.
+    pub(crate) fn is_told(&mut self, key: &DbKey, neighbor: NeighborId) {
+        if let Some(newcomers) = self.newcomers.get_mut(key) {
+            newcomers.retain(|&newcomer| newcomer != neighbor);
+            if newcomers.is_empty() {
+                self.newcomers.remove(key);
+            }
+        }
+    }
+
+    /// A neighbour's adjacency ends; the next Database Description lists anew.
+    pub(crate) fn owe_nothing(&mut self, neighbor: NeighborId) {
+        self.newcomers.retain(|_, newcomers| {
+            newcomers.retain(|&newcomer| newcomer != neighbor);
+            !newcomers.is_empty()
+        });
+    }
+
+    /// Those who are owed an LSA for which `is_due` holds.
+    pub(crate) fn owed(
+        &self,
+        is_due: impl Fn(&DbKey, NeighborId) -> bool,
+    ) -> Vec<(DbKey, NeighborId)> {
+        let all = self
             .newcomers
-            .keys()
-            .filter(|key| is_due(key))
-            .copied()
-            .collect();
-        due.into_iter()
-            .filter_map(|key| self.newcomers.remove_entry(&key))
+            .iter()
+            .flat_map(|(&key, newcomers)| newcomers.iter().map(move |&newcomer| (key, newcomer)));
+        all.filter(|(key, newcomer)| is_due(key, *newcomer))
             .collect()
     }
 

@@ -22,6 +22,7 @@ impl Router {
         let interval = interface.settings.retransmit_interval;
         if let Some(neighbor) = interface.neighbors.get_mut(&id.key) {
             neighbor.retransmit.insert(key, now);
+            self.own.is_told(&key, id);
             self.timers
                 .set_if_idle(Timer::Retransmit(id), now + interval);
         }

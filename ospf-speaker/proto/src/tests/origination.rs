@@ -688,3 +688,47 @@ fn a_copy_with_the_last_sequence_number_does_not_stop_the_numbers_from_starting_
     assert_eq!(bench.router.sequence(), Some(SEQ));
     assert_eq!(bench.router.announced().stubs, [vip(1)]);
 }
+
+#[test]
+fn what_a_neighbor_acknowledged_while_it_was_loading_is_not_sent_again_when_it_is_full() {
+    let mut bench = Bench::broadcast();
+    let dr = Peer::dr(0, 50);
+    bench.bring_up(&dr, &[]);
+    let mut backup = Peer::new(0, 201);
+    backup.dr = dr.address;
+    backup.bdr = backup.address;
+    let theirs = router_lsa(backup.router_id, 1, &[]);
+    bench.exchange(&backup, std::slice::from_ref(&theirs));
+    assert_eq!(bench.state(&backup), Some(State::Loading));
+    bench.advance_with(&[&dr, &backup], PACE);
+    bench.take();
+    bench.announce(&[vip(1)]);
+    assert_eq!(bench.own_instances().len(), 1, "it is flooded to both");
+    bench.ack_all(&dr);
+    bench.ack_all(&backup);
+    bench.take();
+    bench.update(&backup, &[theirs]);
+    assert_eq!(bench.state(&backup), Some(State::Full));
+    // The backup is no transit link of ours: nothing has changed.
+    assert_eq!(bench.own_instances(), []);
+}
+
+#[test]
+fn a_neighbor_that_starts_over_while_it_is_owed_our_router_lsa_gets_nothing_before_full() {
+    let mut bench = Bench::new(config(&[NetworkType::PointToPoint; 2]));
+    let (first, second) = (Peer::new(0, 50), Peer::new(1, 51));
+    bench.bring_up(&first, &[]);
+    // Within the pace of that, so that the instance with the second link has to wait.
+    bench.exchange(&second, &[]);
+    assert_eq!(bench.state(&second), Some(State::Full));
+    let wrong = second.dbdesc(flags(false, false, false), 12345, &[]);
+    bench.receive(&second, Body::DbDesc(wrong));
+    assert_eq!(bench.state(&second), Some(State::ExStart));
+    bench.take();
+    bench.advance_with(&[&first, &second], PACE + RXMT * 2);
+    let unacknowledged = bench
+        .router
+        .neighbors()
+        .find(|it| it.router_id == second.router_id);
+    assert_eq!(unacknowledged.map(|it| it.unacknowledged), Some(0));
+}
