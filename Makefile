@@ -14,7 +14,7 @@ $(TEST_TARGETS): export ISOPATH_BIN_DIR := $(abspath $(TARGET)/debug)
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help lab lab-down measure bench-speaker release check fmt clippy doc \
-	test test-build test-unit test-lab test-ipvs test-browser test-leftovers
+	test test-build test-unit test-lab test-ipvs test-browser test-leftovers sim
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,7 +66,10 @@ test-unit: test-build ## the unit tests, and the cores on a virtual clock
 test-build:
 	$(CARGO) build --locked --workspace --all-targets
 
-test-lab: test-build ## the programs from outside, and clusters against FRR and BIRD, as root
+sim: ## the protocol core on faulty networks (SEEDS=20000, or SEED=1234: one, with its trace)
+	$(CARGO) test --locked --workspace --test simulator -- --nocapture
+
+test-lab: test-build ## the simulator, the programs from outside, and clusters against FRR and BIRD, as root
 	$(CARGO) test --locked --workspace --test '*' -- --test-threads=4
 
 test-ipvs: test-build ## what needs IPVS, on this kernel or in a virtual machine

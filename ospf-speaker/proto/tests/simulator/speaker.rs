@@ -1,0 +1,167 @@
+//! A speaker under test with as much of a shell around it as the properties need: it keeps the
+//! sequence hint across runs and looks at everything that goes in and comes out.
+
+use std::net::Ipv4Addr;
+use std::time::Instant;
+
+use isopath_ospf::{Config, Event, External, InterfaceId, Router, RouterId, Stub, Transmit};
+
+use crate::network::{Time, Trace};
+use crate::properties::{self, Violation};
+use crate::watch::{Input, Watch};
+
+/// What is to be announced.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wanted {
+    pub(crate) stubs: Vec<Stub>,
+    pub(crate) externals: Vec<External>,
+}
+
+pub(crate) struct Speaker {
+    pub(crate) index: usize,
+    /// Nothing while the process is not running.
+    pub(crate) router: Option<Router>,
+    pub(crate) config: Config,
+    /// What the state directory holds.
+    pub(crate) hint: Option<i32>,
+    /// The addresses that are healthy.
+    pub(crate) wanted: Wanted,
+    pub(crate) watch: Watch,
+    pub(crate) is_stopping: bool,
+    /// How the core is broken, in a mutation check.
+    #[cfg(feature = "sabotage")]
+    pub(crate) sabotage: Option<isopath_ospf::Sabotage>,
+}
+
+impl Speaker {
+    pub(crate) fn new(index: usize, config: Config) -> Self {
+        Self {
+            index,
+            router: None,
+            watch: Watch::new(&config),
+            config,
+            hint: None,
+            wanted: Wanted::default(),
+            is_stopping: false,
+            #[cfg(feature = "sabotage")]
+            sabotage: None,
+        }
+    }
+
+    pub(crate) fn id(&self) -> RouterId {
+        self.config.router_id
+    }
+
+    /// A new process. It announces what is wanted as soon as it runs.
+    pub(crate) fn start(&mut self, seed: u64, now: Instant) {
+        let config = Config {
+            sequence_hint: self.hint,
+            ..self.config.clone()
+        };
+        let mut router = Router::new(config, seed, now).expect("the scenario is valid");
+        #[cfg(feature = "sabotage")]
+        if let Some(sabotage) = self.sabotage {
+            router = router.sabotaged(sabotage);
+        }
+        let Wanted { stubs, externals } = &self.wanted;
+        router.announce(now, stubs, externals).expect("few hosts");
+        self.router = Some(router);
+        self.watch.begin_run(self.hint);
+    }
+
+    /// SIGKILL.
+    pub(crate) fn crash(&mut self) {
+        self.router = None;
+        self.is_stopping = false;
+        self.watch.end_run();
+    }
+
+    /// SIGTERM.
+    pub(crate) fn stop(&mut self, now: Instant) {
+        if let Some(router) = &mut self.router {
+            router.shutdown(now);
+            self.is_stopping = true;
+        }
+    }
+
+    pub(crate) fn announce(&mut self, now: Instant, wanted: Wanted) {
+        if let Some(router) = &mut self.router {
+            let Wanted { stubs, externals } = &wanted;
+            router.announce(now, stubs, externals).expect("few hosts");
+        }
+        self.wanted = wanted;
+    }
+
+    /// Another process takes over, by way of the bytes that go between the two.
+    pub(crate) fn hand_over(&mut self, now: Instant) -> Result<(), Violation> {
+        let Some(before) = self.router.take() else {
+            return Ok(());
+        };
+        let bytes = serde_json::to_vec(&before.snapshot(now)).expect("a snapshot is plain data");
+        let snapshot = serde_json::from_slice(&bytes).expect("what was just written");
+        let after = Router::restore(self.config.clone(), snapshot, now).expect("the same router");
+        #[cfg(feature = "sabotage")]
+        let after = match self.sabotage {
+            Some(sabotage) => after.sabotaged(sabotage),
+            None => after,
+        };
+        properties::a_handover_keeps_the_neighbors(&before, &after)?;
+        self.watch.note_handover(&after);
+        self.router = Some(after);
+        Ok(())
+    }
+
+    /// A packet arrives.
+    pub(crate) fn take(
+        &mut self,
+        now: Instant,
+        port: usize,
+        source: Ipv4Addr,
+        destination: Ipv4Addr,
+        payload: &[u8],
+    ) -> Input {
+        let Some(router) = &mut self.router else {
+            return Input::Other;
+        };
+        let input = Input::packet(router, now, port, source, payload);
+        router.handle_packet(now, InterfaceId(port), source, destination, payload);
+        input
+    }
+
+    /// Judges what an input did; returns what is to be sent.
+    pub(crate) fn settle(
+        &mut self,
+        now: Time,
+        instant: Instant,
+        input: &Input,
+        trace: &mut Trace,
+    ) -> Result<Vec<Transmit>, Violation> {
+        let Some(router) = &mut self.router else {
+            return Ok(Vec::new());
+        };
+        let sent: Vec<Transmit> = std::iter::from_fn(|| router.poll_transmit()).collect();
+        let events: Vec<Event> = std::iter::from_fn(|| router.poll_event()).collect();
+        for event in &events {
+            trace.say(now, || format!("node {}: {event:?}", self.index));
+        }
+        self.hint = router.sequence();
+        let view = crate::watch::View {
+            now,
+            instant,
+            router,
+            config: &self.config,
+            wanted: &self.wanted,
+            events: &events,
+            sent: &sent,
+        };
+        self.watch
+            .judge(&view, input)
+            .map_err(|violation| violation.at(now, self.index))?;
+        if router.is_stopped() {
+            self.router = None;
+            self.is_stopping = false;
+            self.watch.end_run();
+        }
+        Ok(sent)
+    }
+}
