@@ -86,9 +86,9 @@ impl DirectorFile {
         faults
     }
 
-    /// A speaker that is gone cannot withdraw, so that what bounds the time of an announcement
-    /// without a word about health is the switch: by the grace period, which is `agent_hold`, or
-    /// by the dead interval where it has never heard of graceful restart.
+    /// A speaker that is gone cannot withdraw, so that it is the switch that bounds the time of an
+    /// announcement without a word about health: by the grace period and the dead interval after
+    /// it, which have to fit into `agent_hold`.
     fn validate_on_exit(&self, faults: &mut Vec<Fault>) {
         if self.director.on_exit == OnExit::Withdraw {
             return;
@@ -103,11 +103,14 @@ impl DirectorFile {
             ));
         }
         for (index, interface) in self.ospf.interface.iter().enumerate() {
-            if interface.dead_interval > hold {
+            if interface.dead_interval + SHORTEST_GRACE > hold {
                 let hold = humantime::format_duration(hold);
+                let grace = humantime::format_duration(SHORTEST_GRACE);
                 faults.push(Fault::new(
                     format!("/ospf/interface/{index}/dead_interval"),
-                    format_args!("at most agent_hold ({hold}) with on_exit = \"keep\""),
+                    format_args!(
+                        "{grace} less than agent_hold ({hold}) or below, with on_exit = \"keep\""
+                    ),
                     humantime::format_duration(interface.dead_interval),
                 ));
             }
@@ -169,6 +172,9 @@ fn default_vip_interface() -> String {
     "isopath".to_owned()
 }
 
+/// The shortest time that a restart is worth asking for: the agent speaks once a second.
+const SHORTEST_GRACE: Duration = Duration::from_secs(2);
+
 /// What a speaker that gets SIGTERM does about what it announces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -176,8 +182,8 @@ pub enum OnExit {
     /// Withdraw it, and leave when the switches have let go.
     #[default]
     Withdraw,
-    /// Ask the switches to keep it until the next start, for `agent_hold` at most (RFC 3623);
-    /// withdraw it where they cannot.
+    /// Ask the switches to keep it until the next start (RFC 3623), so that it is gone when
+    /// `agent_hold` has passed without one; withdraw it where they cannot.
     Keep,
 }
 
@@ -500,7 +506,7 @@ bfd = { min_tx = "50ms", min_rx = "50ms", multiplier = 3 }
                 "agent_hold = \"10s\"",
                 "agent_hold = \"3s\"\non_exit = \"keep\"",
                 "d1.toml:11:17: ",
-                "at most agent_hold (3s)",
+                "2s less than agent_hold (3s)",
             ),
             (
                 "agent_hold = \"10s\"",

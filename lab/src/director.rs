@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use isopath_api::config::{Dataplane, NetworkType};
+use isopath_api::config::{Dataplane, NetworkType, OnExit};
 use isopath_api::ids::{DirectorName, RouterId};
 use isopath_api::observed::Observed;
 use isopath_api::{agent, speaker};
@@ -67,6 +67,7 @@ pub struct Director {
     /// The `auth` of its interface.
     auth: Option<String>,
     agent_hold: Duration,
+    on_exit: OnExit,
     namespace: Namespace,
     directory: PathBuf,
     speaker: Option<Process>,
@@ -91,6 +92,7 @@ impl Director {
             borrows: spec.unnumbered && plan::borrows(number),
             auth: spec.auth.write(&directory)?,
             agent_hold: spec.agent_hold,
+            on_exit: spec.on_exit,
             namespace,
             directory,
             speaker: None,
@@ -143,6 +145,10 @@ impl Director {
             Dataplane::Ipvs => "ipvs",
             Dataplane::None => "none",
         };
+        let on_exit = match self.on_exit {
+            OnExit::Withdraw => "withdraw",
+            OnExit::Keep => "keep",
+        };
         let mut text = format!(
             "[director]
 name = \"{name}\"
@@ -151,6 +157,7 @@ state_dir = \"{directory}/state\"
 socket = \"{agent}\"
 speaker_socket = \"{speaker}\"
 agent_hold = \"{hold}ms\"
+on_exit = \"{on_exit}\"
 metrics = \"{management}:9477\"
 dataplane = \"{dataplane}\"
 

@@ -10,6 +10,7 @@
 pub mod auth;
 pub mod bench;
 pub mod binaries;
+pub mod capture;
 pub mod cluster;
 pub mod controller;
 pub mod director;

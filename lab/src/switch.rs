@@ -82,6 +82,18 @@ impl SwitchArea {
     };
 }
 
+/// Whether a switch helps a director that restarts gracefully (RFC 3623 §3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SwitchHelper {
+    /// As the suite has it by itself: BIRD helps, FRR does not.
+    #[default]
+    Stock,
+    /// It helps until anything else changes in the area.
+    Strict,
+    /// It helps whatever else changes, which BIRD cannot.
+    Lenient,
+}
+
 /// What a switch's OSPF is configured from.
 #[derive(Debug, Clone)]
 pub(crate) struct SwitchConfig {
@@ -93,6 +105,7 @@ pub(crate) struct SwitchConfig {
     pub(crate) passive: Vec<String>,
     pub(crate) network: NetworkType,
     pub(crate) area: SwitchArea,
+    pub(crate) helper: SwitchHelper,
     pub(crate) timers: Timers,
     pub(crate) auth: Auth,
     pub(crate) max_paths: u16,

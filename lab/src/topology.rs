@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use isopath_api::config::{Dataplane, NetworkType};
+use isopath_api::config::{Dataplane, NetworkType, OnExit};
 
 use crate::auth::Auth;
 use crate::controller::Controller;
@@ -29,7 +29,7 @@ use crate::process::Process;
 use crate::real_server::RealServer;
 use crate::registry::Registry;
 use crate::report;
-use crate::switch::{Switch, SwitchArea, SwitchConfig, SwitchKind};
+use crate::switch::{Switch, SwitchArea, SwitchConfig, SwitchHelper, SwitchKind};
 use crate::wait::{scaled, slowness};
 
 /// OSPF's and BFD's times, the same on both sides.
@@ -97,6 +97,10 @@ pub struct Spec {
     pub max_paths: u16,
     /// How long a speaker keeps its set without its agent.
     pub agent_hold: Duration,
+    /// What a speaker that gets SIGTERM does.
+    pub on_exit: OnExit,
+    /// Whether the switch helps it.
+    pub helper: SwitchHelper,
 }
 
 impl Spec {
@@ -115,6 +119,8 @@ impl Spec {
             auth: Auth::None,
             max_paths: 8,
             agent_hold: scaled(Duration::from_secs(10)),
+            on_exit: OnExit::Withdraw,
+            helper: SwitchHelper::Stock,
         }
     }
 
@@ -349,6 +355,7 @@ fn switch_config(spec: &Spec) -> SwitchConfig {
         passive: vec!["client".to_owned(), "servers".to_owned()],
         network: spec.network,
         area: SwitchArea::BACKBONE,
+        helper: spec.helper,
         timers: spec.timers,
         auth: spec.auth.clone(),
         max_paths: spec.max_paths,

@@ -19,8 +19,12 @@ const USES: [(&str, &[&str]); 6] = [
     ("isopath-agent", &["isopath-api", "isopath-ipvs"]),
     ("isopathd", &["isopath-api"]),
     ("isopath", &["isopath-api"]),
-    // The lab runs the built programs, and reads what they say by the contract.
-    ("isopath-lab", &["isopath-api"]),
+    // The lab runs the built programs, and reads what they say by the contract; its tests read
+    // what they captured with the cores.
+    (
+        "isopath-lab",
+        &["isopath-api", "isopath-bfd", "isopath-ospf"],
+    ),
     ("isopath-api", &[]),
 ];
 

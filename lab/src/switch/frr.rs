@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use isopath_api::config::{AreaType, NetworkType};
 
-use super::{SwitchArea, SwitchConfig, SwitchNeighbor};
+use super::{SwitchArea, SwitchConfig, SwitchHelper, SwitchNeighbor};
 use crate::auth::{Algorithm, Auth, Key};
 use crate::netns::{Namespace, checked};
 use crate::process::Process;
@@ -208,6 +208,13 @@ fn ospfd_conf(config: &SwitchConfig) -> String {
         &mut text,
         format_args!(" maximum-paths {}", config.max_paths),
     );
+    if config.helper != SwitchHelper::Stock {
+        write_line(&mut text, " capability opaque");
+        write_line(&mut text, " graceful-restart helper enable");
+    }
+    if config.helper == SwitchHelper::Lenient {
+        write_line(&mut text, " no graceful-restart helper strict-lsa-checking");
+    }
     let area = config.area.id;
     match config.area.kind {
         AreaType::Normal => {}

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use isopath_api::config::OnExit;
 use isopath_api::ids::RouterId;
 use isopath_ospf::packet::RestartReason;
-use isopath_ospf::{Grace, RestartEnd, RestartRefusal};
+use isopath_ospf::{Grace, RestartEnd, RestartRefusal, State};
 use tracing::{info, warn};
 
 use super::{STOP_BOUND, Speaker};
@@ -14,6 +14,9 @@ use crate::restart::{Prepared, Present, Return};
 
 /// How long the peers' answers to the pause of BFD are waited for.
 const PAUSE_BOUND: Duration = Duration::from_millis(500);
+
+/// How long an adjacency that was dropped is waited for. It takes some 20 ms.
+const REJOIN_BOUND: Duration = Duration::from_secs(2);
 
 /// How long an adjacency must last after the pause of BFD. A peer that takes it for the loss of
 /// the path (FRR before 10, BIRD before 2.14) drops us when its BFD daemon has told its OSPF, a
@@ -27,6 +30,9 @@ pub(super) enum Keeping {
     Pausing { until: Instant },
     /// The core asks the neighbours.
     Asking,
+    /// A neighbour has dropped us. Before it can be told that all is withdrawn it must be Full
+    /// again, or the time is over; else BIRD keeps the route until it originates its own LSA.
+    Rejoining { until: Instant },
     /// All is said and written: the process ends.
     Done,
 }
@@ -84,22 +90,41 @@ impl Speaker {
         self.drain_router(None);
     }
 
-    /// Asks the neighbours as soon as no BFD peer can take our silence for a failure. Not before:
+    /// Takes the exit as far as it can go now. The neighbours are asked as soon as no BFD peer can take our silence for a failure. Not before:
     /// FRR 8.4 that loses BFD with a neighbour it helps drops the neighbour and with it the end
     /// of the grace period, and keeps the route until it next has a reason to look.
     pub(super) fn continue_leaving(&mut self, now: Instant) {
-        let Some(Keeping::Pausing { until }) = self.keeping else {
-            return;
-        };
-        if !self.bfd.is_pause_known() && now < until {
-            return;
+        match self.keeping {
+            Some(Keeping::Pausing { until }) => {
+                if self.bfd.is_pause_known() || now >= until {
+                    self.ask_neighbors(now);
+                }
+            }
+            Some(Keeping::Rejoining { until }) => {
+                if self.has_rejoined() || now >= until {
+                    self.withdraw_all(now);
+                }
+            }
+            Some(Keeping::Asking | Keeping::Done) | None => {}
         }
+    }
+
+    /// Whether no adjacency is coming up.
+    fn has_rejoined(&self) -> bool {
+        self.router
+            .neighbors()
+            .all(|neighbor| match neighbor.state {
+                State::Down | State::Init | State::ExStart | State::Exchange | State::Loading => {
+                    false
+                }
+                State::TwoWay | State::Full => true,
+            })
+    }
+
+    fn ask_neighbors(&mut self, now: Instant) {
         self.keeping = Some(Keeping::Asking);
-        // The switches keep the set for no longer than we would without the agent.
-        let held = self.wanted.held().map(|(_, until)| until);
-        let longest = now + self.file.director.agent_hold;
         let grace = Grace {
-            until: held.map_or(longest, |until| until.min(longest)),
+            until: self.longest_grace(now),
             reason: RestartReason::Software,
             settle: if self.settles { SETTLE } else { Duration::ZERO },
         };
@@ -107,10 +132,22 @@ impl Speaker {
         self.drain_router(None);
     }
 
+    /// The switches are to keep the set for no longer than we would without the agent. FRR counts
+    /// RouterDeadInterval from the end of the grace period, so that one is left for it.
+    fn longest_grace(&self, now: Instant) -> Instant {
+        let longest = now + self.file.director.agent_hold;
+        let held = self.wanted.held().map(|(_, until)| until);
+        let dead = self.config.interfaces.iter().map(|at| at.dead_interval);
+        let dead = Duration::from_secs(dead.max().unwrap_or_default().into());
+        held.map_or(longest, |held| held.min(longest))
+            .checked_sub(dead)
+            .unwrap_or(now)
+    }
+
     /// When [`Self::continue_leaving`] is due.
     pub(super) fn leaving_due(&self) -> Option<Instant> {
         match self.keeping {
-            Some(Keeping::Pausing { until }) => Some(until),
+            Some(Keeping::Pausing { until } | Keeping::Rejoining { until }) => Some(until),
             Some(Keeping::Asking | Keeping::Done) | None => None,
         }
     }
@@ -141,7 +178,23 @@ impl Speaker {
         self.count("restart_refused");
         if self.keeping.is_some() {
             warn!(reason = refusal.code(), "no graceful restart: {refusal}");
-            self.withdraw_all(Instant::now());
+            let now = Instant::now();
+            match refusal {
+                RestartRefusal::Adjacency => {
+                    self.keeping = Some(Keeping::Rejoining {
+                        until: now + REJOIN_BOUND,
+                    });
+                    self.wanted.stop();
+                    self.touched = true;
+                }
+                RestartRefusal::Stopping
+                | RestartRefusal::Restarting
+                | RestartRefusal::Period
+                | RestartRefusal::NoAdjacency
+                | RestartRefusal::NotOpaque
+                | RestartRefusal::WantedSet
+                | RestartRefusal::NotAcknowledged => self.withdraw_all(now),
+            }
         }
     }
 
