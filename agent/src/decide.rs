@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use isopath_api::declare::{ServiceSpec, VipSpec};
+use isopath_api::declare::{Announce, ServiceSpec, VipSpec};
 use isopath_api::desired::AdminState;
 use isopath_api::ids::{RealServerId, ServiceId, Vip};
 use isopath_api::observed::Health;
@@ -74,7 +74,7 @@ pub fn decide(inputs: &Inputs<'_>) -> Vec<Decision> {
 fn withdrawn(vip: Vip, reason: Reason) -> Decision {
     Decision {
         vip,
-        cost: None,
+        announce: None,
         reason,
     }
 }
@@ -84,7 +84,10 @@ fn decide_vip(inputs: &Inputs<'_>, spec: &VipSpec) -> Decision {
     if let Some(Override { cost, text }) = inputs.overrides.get(&vip) {
         return Decision {
             vip,
-            cost: *cost,
+            announce: cost.map(|cost| Announce {
+                cost,
+                ..spec.announce
+            }),
             reason: Reason::Override { text: text.clone() },
         };
     }
@@ -102,7 +105,7 @@ fn decide_vip(inputs: &Inputs<'_>, spec: &VipSpec) -> Decision {
     let held = inputs.held.contains(&vip);
     let announce = |reason| Decision {
         vip,
-        cost: Some(spec.announce.cost),
+        announce: Some(spec.announce),
         reason,
     };
     let reason = match verdict(inputs, spec) {

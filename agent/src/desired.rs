@@ -1,7 +1,9 @@
 //! Which desired states are taken from the controller, and what is done with one.
 
-use isopath_api::config::DirectorFile;
-use isopath_api::declare::{ServiceSpec, VipSpec, validate_services, validate_vips};
+use isopath_api::config::{AreaType, DirectorFile};
+use isopath_api::declare::{
+    ServiceSpec, VipSpec, validate_kinds, validate_services, validate_vips,
+};
 use isopath_api::desired::{AdminState, Desired};
 use isopath_api::fault::{Fault, parse_json};
 use isopath_api::ids::{ClusterName, DirectorName, RouterId};
@@ -60,6 +62,8 @@ pub struct Identity {
     pub director: DirectorName,
     /// Its OSPF router id.
     pub router_id: RouterId,
+    /// The type of its area, which decides how VIPs can be announced.
+    pub area_type: AreaType,
 }
 
 /// Why a desired state was refused as a whole; the one in force stays.
@@ -68,6 +72,9 @@ pub enum Refusal {
     /// It is not a desired state.
     #[error("the desired state is malformed: {}", list(.0))]
     Malformed(Vec<Fault>),
+    /// A VIP is to be announced by a kind of LSA that this director's area cannot have.
+    #[error("the desired state does not fit this director's area: {}", list(.0))]
+    Unannounceable(Vec<Fault>),
     /// It is for another director.
     #[error("the desired state is for {found}, this is {expected}")]
     NotForUs {
@@ -122,6 +129,10 @@ pub fn admit(
 ) -> Result<Admission, Refusal> {
     let desired: Desired = parse_json(json, validate).map_err(Refusal::Malformed)?;
     check_identity(&desired, identity)?;
+    let faults = validate_kinds(&desired.vip, identity.area_type);
+    if !faults.is_empty() {
+        return Err(Refusal::Unannounceable(faults));
+    }
     let Some(current) = in_force.filter(|current| current.epoch == desired.epoch) else {
         return Ok(Admission::New(desired));
     };
@@ -152,6 +163,7 @@ fn check_identity(desired: &Desired, identity: &Identity) -> Result<(), Refusal>
         cluster: desired.cluster.clone(),
         director: desired.director.clone(),
         router_id: desired.router_id,
+        area_type: identity.area_type,
     };
     if found == *identity {
         return Ok(());
@@ -173,6 +185,7 @@ mod tests {
             cluster: "lab".parse().unwrap(),
             director: "d1".parse().unwrap(),
             router_id: "10.0.1.2".parse().unwrap(),
+            area_type: AreaType::Normal,
         }
     }
 
@@ -251,6 +264,10 @@ mod tests {
             (
                 desired(|d| d["vip"][0]["address"] = json!("10.99.0.0/24")),
                 "/vip/0/address",
+            ),
+            (
+                desired(|d| d["vip"][0]["announce"] = json!({ "as": "nssa" })),
+                "/vip/0/announce/as",
             ),
             (desired(|d| d["feature"] = json!(1)), "feature"),
             (

@@ -185,6 +185,7 @@ pub async fn run_until(
     let speaker = start_speaker_link(director, &options);
     let source = ControllerParts {
         director,
+        area_type: file.ospf.area_type,
         instance: &instance,
         snapshots: asks,
         urgent: &urgent,

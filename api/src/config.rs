@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::AuthConfig;
-use crate::declare::{ServiceSpec, VipSpec, validate_services, validate_vips};
+use crate::declare::{ServiceSpec, VipSpec, validate_kinds, validate_services, validate_vips};
 use crate::fault::{Fault, FileFaults, parse_toml};
 use crate::ids::{AreaId, ClusterName, DirectorName, RouterId};
 
@@ -82,6 +82,7 @@ impl DirectorFile {
             }
         }
         faults.extend(validate_vips(&self.vip));
+        faults.extend(validate_kinds(&self.vip, self.ospf.area_type));
         faults.extend(validate_services(&self.vip, &self.service));
         faults
     }
@@ -220,6 +221,9 @@ pub struct OspfConfig {
     /// The area's type.
     #[serde(default)]
     pub area_type: AreaType,
+    /// When a VIP that comes and goes is held withdrawn.
+    #[serde(default)]
+    pub hold_down: HoldDownConfig,
     /// The uplinks, at least one.
     #[serde(default)]
     pub interface: Vec<InterfaceConfig>,
@@ -242,8 +246,69 @@ impl OspfConfig {
             let expected = "\"normal\" for the backbone area 0.0.0.0 (RFC 2328 §3.6)";
             faults.push(Fault::new("/ospf/area_type", expected, "another type"));
         }
+        self.hold_down.validate(faults);
         for (index, interface) in self.interface.iter().enumerate() {
             interface.validate(index, &self.interface[..index], faults);
+        }
+    }
+}
+
+/// `hold_down`: a VIP that was withdrawn so often in that time stays withdrawn until it has not
+/// been withdrawn for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HoldDownConfig {
+    /// Withdrawals within `within` that are too many; 0 holds nothing down.
+    #[serde(default = "default_withdrawals")]
+    pub withdrawals: u16,
+    /// The time in which they are counted.
+    #[serde(default = "default_within", with = "crate::duration")]
+    pub within: Duration,
+    /// How long it has to be wanted without a break.
+    #[serde(default = "default_hold", with = "crate::duration")]
+    pub hold: Duration,
+}
+
+impl Default for HoldDownConfig {
+    fn default() -> Self {
+        Self {
+            withdrawals: default_withdrawals(),
+            within: default_within(),
+            hold: default_hold(),
+        }
+    }
+}
+
+fn default_withdrawals() -> u16 {
+    10
+}
+
+fn default_within() -> Duration {
+    Duration::from_secs(60)
+}
+
+fn default_hold() -> Duration {
+    Duration::from_secs(30)
+}
+
+impl HoldDownConfig {
+    fn validate(&self, faults: &mut Vec<Fault>) {
+        if self.withdrawals > 1000 {
+            faults.push(Fault::new(
+                "/ospf/hold_down/withdrawals",
+                "a number up to 1000; 0 holds nothing down",
+                self.withdrawals,
+            ));
+        }
+        for (key, value) in [("within", self.within), ("hold", self.hold)] {
+            let bounds = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
+            if !bounds.contains(&value) {
+                faults.push(Fault::new(
+                    format!("/ospf/hold_down/{key}"),
+                    "a time from 1s to 24h",
+                    humantime::format_duration(value),
+                ));
+            }
         }
     }
 }
@@ -467,6 +532,47 @@ bfd = { min_tx = "50ms", min_rx = "50ms", multiplier = 3 }
     }
 
     #[test]
+    fn a_vip_is_announced_by_a_kind_of_lsa_that_its_area_can_have() {
+        let cases = [
+            ("", "stub", None),
+            ("", "external-1", None),
+            ("", "external-2", None),
+            ("", "nssa", Some("type 7 LSAs are for an NSSA")),
+            ("stub", "stub", None),
+            ("stub", "external-2", Some("a stub area has no type 5")),
+            ("stub", "nssa", Some("type 7 LSAs are for an NSSA")),
+            ("nssa", "stub", None),
+            ("nssa", "external-1", Some("in the place of type 5")),
+            ("nssa", "nssa", None),
+        ];
+        for (area, kind, refused) in cases {
+            let area = match area {
+                "" => String::new(),
+                kind => format!("area = \"0.0.0.1\"\narea_type = \"{kind}\"\n"),
+            };
+            let text = GOOD.replacen("[ospf]\n", &format!("[ospf]\n{area}"), 1);
+            let vip = "[[vip]]\naddress = \"10.99.0.1\"\n";
+            let text = format!("{text}{vip}announce = {{ as = \"{kind}\", cost = 1 }}\n");
+            let faults = match DirectorFile::parse("d1.toml", &text) {
+                Ok(_) => None,
+                Err(faults) => Some(faults.to_string()),
+            };
+            match (&faults, refused) {
+                (None, None) => {}
+                (Some(faults), Some(words)) => {
+                    let line = text.lines().count();
+                    let place = format!("d1.toml:{line}:19: ");
+                    assert!(faults.starts_with(&place), "{faults} is not at {place}");
+                    assert!(faults.contains(words), "{faults} does not say {words}");
+                }
+                (Some(_), None) | (None, Some(_)) => {
+                    panic!("{kind} in {area:?}: {faults:?}, expected {refused:?}")
+                }
+            }
+        }
+    }
+
+    #[test]
     fn each_fault_has_its_line() {
         let cases = [
             (
@@ -495,6 +601,12 @@ bfd = { min_tx = "50ms", min_rx = "50ms", multiplier = 3 }
                 "name = \"eth1\"\nunnumbered = \"lo\"\nnetwork = \"broadcast\"",
                 "d1.toml:9:14: ",
                 "point-to-point",
+            ),
+            (
+                "[ospf]",
+                "[ospf]\nhold_down = { within = \"500ms\" }",
+                "d1.toml:7:24: ",
+                "from 1s to 24h",
             ),
             (
                 "multiplier = 3",

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::AreaType;
 use crate::fault::Fault;
 use crate::ids::{
     ClusterName, DirectorName, ParseIdError, Protocol, RealServerId, RouterId, ServiceId, Vip,
@@ -18,7 +19,7 @@ use crate::ids::{
 };
 
 mod validate;
-pub use validate::{validate_services, validate_vips};
+pub use validate::{validate_kinds, validate_services, validate_vips};
 
 /// The widest cluster that any switch is known to balance over.
 pub const MAX_PATHS_LIMIT: u16 = 64;
@@ -118,7 +119,9 @@ impl Default for Announce {
 }
 
 /// The kind of LSA that carries a VIP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum AnnounceAs {
     /// A type 3 stub link in the Router-LSA (RFC 2328 §12.4.1).
@@ -130,8 +133,53 @@ pub enum AnnounceAs {
     /// An AS-external-LSA with a type 2 metric.
     #[serde(rename = "external-2")]
     External2,
-    /// A type 7 LSA (RFC 3101).
+    /// A type 7 LSA (RFC 3101) with a type 1 metric.
     Nssa,
+}
+
+impl AnnounceAs {
+    /// The name that files and requests have for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stub => "stub",
+            Self::External1 => "external-1",
+            Self::External2 => "external-2",
+            Self::Nssa => "nssa",
+        }
+    }
+
+    /// Why such an LSA cannot be in an area of this type; nothing where it can.
+    pub fn refused_in(self, area: AreaType) -> Option<&'static str> {
+        match (self, area) {
+            (Self::Stub, AreaType::Normal | AreaType::Stub | AreaType::Nssa)
+            | (Self::External1 | Self::External2, AreaType::Normal)
+            | (Self::Nssa, AreaType::Nssa) => None,
+            (Self::External1 | Self::External2, AreaType::Stub) => {
+                Some("a stub area has no type 5 LSAs (RFC 2328 §3.6)")
+            }
+            (Self::External1 | Self::External2, AreaType::Nssa) => {
+                Some("an NSSA has type 7 LSAs in the place of type 5 (RFC 3101 §2.2)")
+            }
+            (Self::Nssa, AreaType::Normal | AreaType::Stub) => {
+                Some("type 7 LSAs are for an NSSA (RFC 3101 §2.2)")
+            }
+        }
+    }
+
+    /// The kinds that an area of this type can have, for a message.
+    pub fn allowed_in(area: AreaType) -> &'static str {
+        match area {
+            AreaType::Normal => "\"stub\", \"external-1\" or \"external-2\" in a normal area",
+            AreaType::Stub => "\"stub\" in a stub area",
+            AreaType::Nssa => "\"stub\" or \"nssa\" in an NSSA",
+        }
+    }
+}
+
+impl fmt::Display for AnnounceAs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// How many of a VIP's services must be healthy: `all`, `any` or a number.

@@ -5,8 +5,10 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::declare::Announce;
 use crate::ids::{ServiceId, Vip};
 
 /// Why a director announces a VIP, or does not.
@@ -57,6 +59,16 @@ pub enum Reason {
         /// The hold that ran out, in milliseconds.
         hold_ms: u64,
     },
+    /// Not announced: it was withdrawn too often lately, and is held until it has not been for
+    /// a while.
+    HeldDown {
+        /// How often it was withdrawn within `within_ms`.
+        withdrawals: u32,
+        /// In what time, in milliseconds.
+        within_ms: u64,
+        /// When it is announced again, unless it is withdrawn once more before.
+        until: Timestamp,
+    },
     /// Not announced: the process is stopping.
     Stopping,
 }
@@ -75,12 +87,13 @@ impl Reason {
             Self::DataplaneNotReady { .. } => "dataplane-not-ready",
             Self::NotWanted => "not-wanted",
             Self::AgentSilent { .. } => "agent-silent",
+            Self::HeldDown { .. } => "held-down",
             Self::Stopping => "stopping",
         }
     }
 
     /// Every code, for metrics that show one series a code.
-    pub const CODES: [&'static str; 11] = [
+    pub const CODES: [&'static str; 12] = [
         "healthy",
         "no-services",
         "override",
@@ -91,6 +104,7 @@ impl Reason {
         "dataplane-not-ready",
         "not-wanted",
         "agent-silent",
+        "held-down",
         "stopping",
     ];
 
@@ -107,6 +121,9 @@ impl Reason {
             Self::DataplaneNotReady { .. } => Some("mend what the error names; it is retried"),
             Self::NotWanted => Some("declare the VIP for this cluster, or leave it withdrawn"),
             Self::AgentSilent { .. } => Some("see why isopath-agent does not run on the director"),
+            Self::HeldDown { .. } => {
+                Some("see what makes it come and go; isopath announce ends the hold at once")
+            }
         }
     }
 }
@@ -138,6 +155,18 @@ impl fmt::Display for Reason {
             Self::AgentSilent { hold_ms } => {
                 write!(f, "the agent was silent for longer than {hold_ms} ms")
             }
+            Self::HeldDown {
+                withdrawals,
+                within_ms,
+                until,
+            } => {
+                let within = std::time::Duration::from_millis(*within_ms);
+                write!(
+                    f,
+                    "held down until {until}: withdrawn {withdrawals} times within {}",
+                    humantime::format_duration(within)
+                )
+            }
             Self::Stopping => f.write_str("stopping"),
         }
     }
@@ -148,8 +177,8 @@ impl fmt::Display for Reason {
 pub struct Decision {
     /// The VIP.
     pub vip: Vip,
-    /// The cost to announce it at; nothing to withdraw it.
-    pub cost: Option<u16>,
+    /// How to announce it; nothing to withdraw it.
+    pub announce: Option<Announce>,
     /// Why.
     pub reason: Reason,
 }
@@ -183,6 +212,11 @@ mod tests {
             },
             Reason::NotWanted,
             Reason::AgentSilent { hold_ms: 1 },
+            Reason::HeldDown {
+                withdrawals: 10,
+                within_ms: 60_000,
+                until: Timestamp::UNIX_EPOCH,
+            },
             Reason::Stopping,
         ];
         let codes: Vec<_> = reasons.iter().map(Reason::code).collect();

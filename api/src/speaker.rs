@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::declare::AnnounceAs;
 use crate::ids::{AreaId, BfdState, NeighborState, RouterId, Vip};
 use crate::paths::{Lateness, Paths, Width};
 use crate::reason::Reason;
@@ -77,6 +78,9 @@ pub struct Announcement {
     pub vip: Vip,
     /// The metric (1 to 65535).
     pub cost: u16,
+    /// The kind of LSA that carries it.
+    #[serde(default, rename = "as")]
+    pub kind: AnnounceAs,
 }
 
 /// A VIP that is not announced, and why.
@@ -93,7 +97,8 @@ pub struct Withheld {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum OverrideAction {
-    /// Announce at this cost whatever the owner says.
+    /// Announce at this cost whatever the owner says, by the kind of LSA that the owner or the
+    /// file has for it (a stub where neither knows it). It ends a hold-down.
     Announce {
         /// The metric (1 to 65535).
         cost: u16,
@@ -220,11 +225,14 @@ pub struct Announced {
     pub vip: Vip,
     /// The metric.
     pub cost: u16,
+    /// The kind of LSA that carries it.
+    #[serde(default, rename = "as")]
+    pub kind: AnnounceAs,
     /// Who wanted it.
     pub source: Source,
-    /// Whether the Router-LSA in the database carries it.
+    /// Whether an LSA of ours in the database carries it.
     pub in_lsdb: bool,
-    /// Whether every Full neighbour has acknowledged that Router-LSA (false without one).
+    /// Whether every Full neighbour has acknowledged that LSA (false without one).
     pub acknowledged: bool,
 }
 
@@ -282,6 +290,24 @@ pub struct Lsa {
     /// A Router-LSA's links; nothing for another type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<Link>,
+    /// The route of an LSA of type 5 or 7; nothing for another type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<ExternalRoute>,
+}
+
+/// A route to somewhere outside of OSPF (RFC 2328 §A.4.5, RFC 3101).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExternalRoute {
+    /// The mask of the route; its address is the Link State ID.
+    pub mask: Ipv4Addr,
+    /// The type of the metric: 1 or 2.
+    pub metric_type: u8,
+    /// The metric; 16777215 is unreachable.
+    pub metric: u32,
+    /// Where to send the packets; 0.0.0.0: to the advertising router.
+    pub forwarding_address: Ipv4Addr,
+    /// External Route Tag.
+    pub tag: u32,
 }
 
 /// A link of a Router-LSA (RFC 2328 §A.4.2).

@@ -107,6 +107,7 @@ fn speaker(n: u8, announcers: &[u8]) -> Status {
     let announced = Announced {
         vip: vip(),
         cost: 1,
+        kind: isopath_api::declare::AnnounceAs::Stub,
         source: Source::Agent,
         in_lsdb: true,
         acknowledged: true,

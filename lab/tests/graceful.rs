@@ -253,7 +253,11 @@ fn an_agent_that_does_not_come_back_is_not_trusted_for_longer() -> Result<()> {
 fn announce_as_agent(director: &Director, hold: Duration) -> Result<UnixStream> {
     let mut stream = UnixStream::connect(director.speaker_socket())?;
     let request = Request::Announce {
-        set: vec![Announcement { vip: VIP, cost: 1 }],
+        set: vec![Announcement {
+            vip: VIP,
+            cost: 1,
+            kind: isopath_api::declare::AnnounceAs::Stub,
+        }],
         withheld: Vec::new(),
         hold_ms: u64::try_from(hold.as_millis())?,
     };

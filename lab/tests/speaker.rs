@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use isopath_api::config::NetworkType;
+use isopath_api::declare::AnnounceAs;
 use isopath_api::ids::{BfdState, NeighborState};
 use isopath_api::reason::Reason;
 use isopath_api::speaker::{
@@ -232,7 +233,11 @@ impl OwnerConnection {
 
     /// Announces the VIP at this cost, or nothing.
     fn announce(&mut self, cost: Option<u16>) -> Result<Reply> {
-        let vip = |cost| Announcement { vip: VIP, cost };
+        let vip = |cost| Announcement {
+            vip: VIP,
+            cost,
+            kind: AnnounceAs::Stub,
+        };
         let hold = scaled(HOLD).as_millis();
         self.ask(&Request::Announce {
             set: cost.map(vip).into_iter().collect(),

@@ -11,9 +11,7 @@ use std::time::{Duration, Instant};
 use isopath_api::config::DirectorFile;
 use isopath_api::ids::Vip;
 use isopath_api::speaker::{Reply, Status};
-use isopath_ospf::{
-    AuthenticationError, Config, ConfigError, InterfaceId, LinkState, Router, Stub,
-};
+use isopath_ospf::{AuthenticationError, Config, ConfigError, InterfaceId, LinkState, Router};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use tracing::{debug, error, info, warn};
@@ -520,18 +518,8 @@ impl Speaker {
         if self.stop_by.is_some() && self.keeping.is_none() {
             return;
         }
-        let announced = self
-            .verdicts
-            .iter()
-            .filter_map(|(vip, verdict)| match verdict {
-                Verdict::Announce { cost, .. } => Some(Stub {
-                    prefix: vip.0,
-                    metric: *cost,
-                }),
-                Verdict::Withhold(_) => None,
-            });
-        let stubs: Vec<Stub> = announced.collect();
-        if let Err(error) = self.router.announce(now, &stubs, &[]) {
+        let (stubs, externals) = config::hosts(&self.verdicts);
+        if let Err(error) = self.router.announce(now, &stubs, &externals) {
             error!(%error, "the announced set stays as it was");
         }
         self.drain_router(None);
@@ -576,7 +564,9 @@ fn watch(poll: &Poll, descriptor: RawFd, source: Source) -> io::Result<()> {
 
 fn log_verdict(vip: Vip, verdict: &Verdict) {
     match verdict {
-        Verdict::Announce { cost, source } => info!(%vip, cost, ?source, "announced"),
+        Verdict::Announce { how, source } => {
+            info!(%vip, kind = %how.kind, cost = how.cost, ?source, "announced");
+        }
         Verdict::Withhold(reason) => {
             info!(%vip, reason = reason.code(), "not announced: {reason}");
             debug!(%vip, ?reason);

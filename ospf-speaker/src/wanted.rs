@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use isopath_api::config::DirectorFile;
+use isopath_api::config::{AreaType, DirectorFile};
+use isopath_api::declare::{Announce, AnnounceAs};
 use isopath_api::ids::{ServiceId, Vip};
 use isopath_api::reason::Reason;
 use isopath_api::speaker::{Announcement, OverrideAction, Owner, Source, Withheld};
@@ -21,6 +22,9 @@ pub(crate) use snapshot::WantedSnapshot;
 
 /// The longest time that an owner may ask for its set to be kept without a word from it.
 const LONGEST_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The most overrides that are kept.
+const MAX_OVERRIDES: usize = isopath_ospf::MAX_STUBS;
 
 /// A connection of the control socket, never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,11 +51,27 @@ pub enum Refusal {
         /// The VIP.
         vip: Vip,
     },
-    /// More VIPs than a Router-LSA carries.
-    #[error("expected at most {} VIPs, found {found}", isopath_ospf::MAX_STUBS)]
+    /// More VIPs of a kind than can be announced.
+    #[error("expected at most {limit} VIPs {what}, found {found}")]
     TooMany {
+        /// As what: stub links, external routes, overridden by an operator.
+        what: &'static str,
+        /// How many there can be.
+        limit: usize,
         /// How many there are.
         found: usize,
+    },
+    /// A kind of LSA that the area cannot have.
+    #[error("{vip}: expected {}, found \"{kind}\": {why}", AnnounceAs::allowed_in(*.area))]
+    Kind {
+        /// The VIP.
+        vip: Vip,
+        /// Its kind.
+        kind: AnnounceAs,
+        /// The area's type.
+        area: AreaType,
+        /// Why not.
+        why: &'static str,
     },
     /// A hold of zero or beyond a day.
     #[error("expected a hold from 1 to {} ms, found {found}", LONGEST_HOLD.as_millis())]
@@ -70,8 +90,8 @@ pub enum Refusal {
 pub enum Verdict {
     /// Announce it.
     Announce {
-        /// At this cost.
-        cost: u16,
+        /// By this kind of LSA, at this cost.
+        how: Announce,
         /// Because this voice says so.
         source: Source,
     },
@@ -91,7 +111,7 @@ pub struct Override {
 /// The owner's set as it outlives the process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldSet {
-    announced: BTreeMap<Vip, u16>,
+    announced: BTreeMap<Vip, Announce>,
     withheld: BTreeMap<Vip, Reason>,
     hold_ms: u64,
 }
@@ -99,6 +119,7 @@ pub struct HeldSet {
 /// The voices and what follows from them.
 #[derive(Debug)]
 pub struct Wanted {
+    area: AreaType,
     file: BTreeMap<Vip, FileVip>,
     set: Option<OwnedSet>,
     overrides: BTreeMap<Vip, Override>,
@@ -107,7 +128,7 @@ pub struct Wanted {
 
 #[derive(Debug)]
 struct FileVip {
-    cost: u16,
+    how: Announce,
     /// Why the file alone is not enough to announce it.
     waits: Option<Reason>,
 }
@@ -117,7 +138,7 @@ struct FileVip {
 struct OwnedSet {
     /// The owner while it is connected.
     owner: Option<Client>,
-    announced: BTreeMap<Vip, u16>,
+    announced: BTreeMap<Vip, Announce>,
     withheld: BTreeMap<Vip, Reason>,
     hold: Duration,
     last_word: Instant,
@@ -142,8 +163,8 @@ impl Wanted {
             let of_vip = file.service.iter().find(|service| service.vip == vip);
             of_vip.map(|service| service.id())
         };
-        let file_vip = |vip: Vip, cost: u16| FileVip {
-            cost,
+        let file_vip = |vip: Vip, how: Announce| FileVip {
+            how,
             waits: match first_service(vip) {
                 Some(service) => Some(Reason::Undecided { service }),
                 None if wait_for_agent => Some(Reason::DataplaneNotReady {
@@ -154,8 +175,9 @@ impl Wanted {
         };
         let vips = file.vip.iter();
         Self {
+            area: file.ospf.area_type,
             file: vips
-                .map(|vip| (vip.address, file_vip(vip.address, vip.announce.cost)))
+                .map(|vip| (vip.address, file_vip(vip.address, vip.announce)))
                 .collect(),
             set: None,
             overrides,
@@ -184,7 +206,7 @@ impl Wanted {
         {
             return Err(Refusal::Owned { pid: owner.pid });
         }
-        let announced = checked(set)?;
+        let announced = checked(set, self.area)?;
         let hold = Duration::from_millis(hold_ms);
         if hold.is_zero() || hold > LONGEST_HOLD {
             return Err(Refusal::Hold { found: hold_ms });
@@ -254,8 +276,12 @@ impl Wanted {
             OverrideAction::Announce { cost: 0 } => return Err(Refusal::ZeroCost { vip }),
             OverrideAction::Announce { .. } | OverrideAction::Withdraw => {
                 let found = self.overrides.len() + 1;
-                if found > isopath_ospf::MAX_STUBS {
-                    return Err(Refusal::TooMany { found });
+                if found > MAX_OVERRIDES {
+                    return Err(Refusal::TooMany {
+                        what: "with an override",
+                        limit: MAX_OVERRIDES,
+                        found,
+                    });
                 }
                 self.overrides.insert(vip, Override { action, text });
             }
@@ -328,7 +354,10 @@ impl Wanted {
         for (vip, override_) in &self.overrides {
             let verdict = match override_.action {
                 OverrideAction::Announce { cost } => Verdict::Announce {
-                    cost,
+                    how: Announce {
+                        kind: self.kind(*vip),
+                        cost,
+                    },
                     source: Source::Override,
                 },
                 OverrideAction::Withdraw => Verdict::Withhold(Reason::Override {
@@ -364,6 +393,16 @@ impl Wanted {
         }
     }
 
+    /// The kind of LSA that the owner, else the file, has for a VIP.
+    fn kind(&self, vip: Vip) -> AnnounceAs {
+        let owned = self.set.as_ref().and_then(|set| set.announced.get(&vip));
+        let in_file = || self.file.get(&vip).map(|in_file| &in_file.how);
+        owned
+            .or_else(in_file)
+            .map(|how| how.kind)
+            .unwrap_or_default()
+    }
+
     fn live_owner(&self) -> Option<Client> {
         let set = self.set.as_ref()?;
         set.owner.filter(|_| !set.expired)
@@ -373,7 +412,7 @@ impl Wanted {
         let verdict = |vip: &FileVip| match &vip.waits {
             Some(reason) => Verdict::Withhold(reason.clone()),
             None => Verdict::Announce {
-                cost: vip.cost,
+                how: vip.how,
                 source: Source::File,
             },
         };
@@ -386,12 +425,12 @@ impl Wanted {
         let expired = || Reason::AgentSilent {
             hold_ms: u64::try_from(set.hold.as_millis()).unwrap_or(u64::MAX),
         };
-        let announced = set.announced.iter().map(|(vip, cost)| {
+        let announced = set.announced.iter().map(|(vip, how)| {
             let verdict = if set.expired {
                 Verdict::Withhold(expired())
             } else {
                 Verdict::Announce {
-                    cost: *cost,
+                    how: *how,
                     source: Source::Agent,
                 }
             };
@@ -415,17 +454,35 @@ impl OwnedSet {
     }
 }
 
-fn checked(set: &[Announcement]) -> Result<BTreeMap<Vip, u16>, Refusal> {
-    if set.len() > isopath_ospf::MAX_STUBS {
-        return Err(Refusal::TooMany { found: set.len() });
-    }
+fn checked(set: &[Announcement], area: AreaType) -> Result<BTreeMap<Vip, Announce>, Refusal> {
     let mut announced = BTreeMap::new();
-    for &Announcement { vip, cost } in set {
+    for &Announcement { vip, cost, kind } in set {
         if cost == 0 {
             return Err(Refusal::ZeroCost { vip });
         }
-        if announced.insert(vip, cost).is_some() {
+        if let Some(why) = kind.refused_in(area) {
+            return Err(Refusal::Kind {
+                vip,
+                kind,
+                area,
+                why,
+            });
+        }
+        if announced.insert(vip, Announce { kind, cost }).is_some() {
             return Err(Refusal::Twice { vip });
+        }
+    }
+    let stubs = announced
+        .values()
+        .filter(|how| how.kind == AnnounceAs::Stub)
+        .count();
+    let externals = announced.len() - stubs;
+    for (what, limit, found) in [
+        ("as stub links", isopath_ospf::MAX_STUBS, stubs),
+        ("as external routes", isopath_ospf::MAX_EXTERNALS, externals),
+    ] {
+        if found > limit {
+            return Err(Refusal::TooMany { what, limit, found });
         }
     }
     Ok(announced)

@@ -1,11 +1,12 @@
 //! What this director reports.
 
 use isopath_api::declare::ServiceSpec;
-use isopath_api::ids::RealServerId;
+use isopath_api::ids::{RealServerId, Vip};
 use isopath_api::observed::{
     ControllerObserved, DataplaneObserved, Health, Observed, RealServerObserved, ServiceObserved,
     VipObserved,
 };
+use isopath_api::reason::{Decision, Reason};
 use jiff::Timestamp;
 
 use super::state::{Standing, State};
@@ -20,11 +21,20 @@ impl State {
         self.sequence += 1;
         let intent = self.intent.as_deref();
         let services = intent.map_or(&[][..], |intent| &intent.services);
-        let vip = |standing: &Standing| VipObserved {
-            vip: standing.decision.vip,
-            cost: standing.decision.cost,
-            reason: standing.decision.reason.clone(),
-            since: standing.since,
+        let vip = |standing: &Standing| {
+            let Decision {
+                vip,
+                announce,
+                reason,
+            } = &standing.decision;
+            // The speaker's word goes before ours: it is what happens.
+            let held = announce.and_then(|_| self.held_down(*vip));
+            VipObserved {
+                vip: *vip,
+                cost: announce.filter(|_| held.is_none()).map(|how| how.cost),
+                reason: held.unwrap_or(reason).clone(),
+                since: standing.since,
+            }
         };
         Observed {
             director: self.about.director.clone(),
@@ -50,6 +60,13 @@ impl State {
             },
             controller,
         }
+    }
+
+    /// Why the speaker holds a VIP withdrawn that it was told to announce.
+    fn held_down(&self, vip: Vip) -> Option<&Reason> {
+        let withheld = &self.speaker.as_deref()?.withheld;
+        let of_vip = withheld.iter().find(|withheld| withheld.vip == vip)?;
+        matches!(of_vip.reason, Reason::HeldDown { .. }).then_some(&of_vip.reason)
     }
 
     fn observed_service(&self, spec: &ServiceSpec, now: Timestamp) -> ServiceObserved {

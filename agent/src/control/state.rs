@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isopath_api::config::Dataplane as DataplaneKind;
-use isopath_api::declare::ServiceSpec;
+use isopath_api::declare::{Announce, ServiceSpec};
 use isopath_api::ids::{DirectorName, RouterId, ServiceId, Vip};
 use isopath_api::reason::{Decision, Reason};
 use isopath_api::speaker::{Announced, Owner, Source, Status};
@@ -296,7 +296,7 @@ impl State {
             return;
         };
         let announced = self.decisions.values();
-        let announced = announced.filter(|standing| standing.decision.cost.is_some());
+        let announced = announced.filter(|standing| standing.decision.announce.is_some());
         let announced = announced.map(|standing| standing.decision.vip).collect();
         let nothing = BTreeSet::new();
         let decisions = decide(&Inputs {
@@ -376,15 +376,21 @@ impl State {
     }
 }
 
-/// A decision with the same cost and the same reason but for its words.
+/// A decision with the same announcement and the same reason but for its words.
 fn same(one: &Decision, other: &Decision) -> bool {
-    one.cost == other.cost && one.reason.code() == other.reason.code()
+    one.announce == other.announce && one.reason.code() == other.reason.code()
 }
 
 fn log(decision: &Decision) {
-    let Decision { vip, cost, reason } = decision;
-    match cost {
-        Some(cost) => tracing::info!(%vip, cost, %reason, "announce"),
+    let Decision {
+        vip,
+        announce,
+        reason,
+    } = decision;
+    match announce {
+        Some(Announce { kind, cost }) => {
+            tracing::info!(%vip, %kind, cost, %reason, "announce");
+        }
         None => tracing::info!(%vip, %reason, "withdraw"),
     }
 }

@@ -57,6 +57,7 @@ fn status(announced: &[Source]) -> Box<Status> {
     let announced = announced.iter().map(|source| Announced {
         vip: vip(),
         cost: 1,
+        kind: isopath_api::declare::AnnounceAs::Stub,
         source: *source,
         in_lsdb: true,
         acknowledged: true,
@@ -129,7 +130,7 @@ impl Bench {
             .decisions
             .get(&vip())
             .expect("a decision on the VIP");
-        let verb = match standing.decision.cost {
+        let verb = match standing.decision.announce {
             Some(_) => "announce",
             None => "withdraw",
         };

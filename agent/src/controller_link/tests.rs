@@ -154,6 +154,7 @@ impl Bench {
                 cluster: "lab".parse().unwrap(),
                 director: "d1".parse().unwrap(),
                 router_id: "10.0.1.2".parse().unwrap(),
+                area_type: isopath_api::config::AreaType::Normal,
             },
             instance: "9a4c".to_owned(),
             desired_file: directory.path().join("desired.json"),

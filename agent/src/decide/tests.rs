@@ -88,7 +88,7 @@ impl Case {
     fn decide(&self) -> String {
         let decisions = self.decisions();
         assert_eq!(decisions.len(), 1, "one decision a VIP: {decisions:?}");
-        let verb = match decisions[0].cost {
+        let verb = match decisions[0].announce {
             Some(_) => "announce",
             None => "withdraw",
         };
@@ -372,7 +372,7 @@ fn real_servers_of_weight_0_do_not_count() {
 #[test]
 fn the_operators_words_and_the_cost_are_carried() {
     let decisions = Case::new(&["1 U"]).with(overridden(Some(9))).decisions();
-    assert_eq!(decisions[0].cost, Some(9));
+    assert_eq!(decisions[0].announce.map(|how| how.cost), Some(9));
     let text = "by hand".to_owned();
     assert_eq!(decisions[0].reason, Reason::Override { text });
 

@@ -39,6 +39,7 @@ fn status() -> Status {
         announced: vec![Announced {
             vip: "10.99.0.1".parse().unwrap(),
             cost: 1,
+            kind: isopath_api::declare::AnnounceAs::Stub,
             source: Source::Agent,
             in_lsdb: true,
             acknowledged: false,

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use isopath_api::config::{ControllerConfig, DirectorConfig, DirectorFile};
+use isopath_api::config::{AreaType, ControllerConfig, DirectorConfig, DirectorFile};
 use isopath_api::desired::Desired;
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -19,6 +19,7 @@ use crate::desired::{Admission, Identity, Intent, admit};
 /// The parts of the link to the controller.
 pub(super) struct ControllerParts<'a> {
     pub(super) director: &'a DirectorConfig,
+    pub(super) area_type: AreaType,
     pub(super) instance: &'a str,
     pub(super) snapshots: mpsc::Sender<SnapshotRequest>,
     pub(super) urgent: &'a Arc<Notify>,
@@ -37,6 +38,7 @@ impl ControllerParts<'_> {
             cluster: config.cluster.clone(),
             director: director.name.clone(),
             router_id: director.router_id,
+            area_type: self.area_type,
         };
         let desired_file = director.state_dir.join("desired.json");
         let in_force = last_good(&desired_file, &identity);

@@ -88,6 +88,7 @@ fn status(announced: &[Announcement]) -> Status {
     let announced = announced.iter().map(|it| Announced {
         vip: it.vip,
         cost: it.cost,
+        kind: it.kind,
         source: Source::Agent,
         in_lsdb: true,
         acknowledged: true,
@@ -404,6 +405,7 @@ fn the_last_desired_state_counts_only_for_this_director() {
         cluster: "lab".parse().unwrap(),
         director: director.parse().unwrap(),
         router_id: "10.0.1.2".parse().unwrap(),
+        area_type: isopath_api::config::AreaType::Normal,
     };
     assert_eq!(last_good(&path, &identity("d1")), None, "without a file");
     let desired = serde_json::json!({

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use isopath_api::declare::Announce;
 use isopath_api::reason::Decision;
 use isopath_api::speaker::{Announcement, MAX_LINE, Reply, Request, Status, Withheld};
 use thiserror::Error;
@@ -61,11 +62,17 @@ impl From<&[Decision]> for Publication {
             set: Vec::new(),
             withheld: Vec::new(),
         };
-        for Decision { vip, cost, reason } in decisions {
-            match cost {
-                Some(cost) => publication.set.push(Announcement {
+        for decision in decisions {
+            let Decision {
+                vip,
+                announce,
+                reason,
+            } = decision;
+            match announce {
+                Some(Announce { kind, cost }) => publication.set.push(Announcement {
                     vip: *vip,
                     cost: *cost,
+                    kind: *kind,
                 }),
                 None => publication.withheld.push(Withheld {
                     vip: *vip,

@@ -26,7 +26,11 @@ fn vip() -> Vip {
 
 fn publication(cost: u16) -> Publication {
     Publication {
-        set: vec![Announcement { vip: vip(), cost }],
+        set: vec![Announcement {
+            vip: vip(),
+            cost,
+            kind: isopath_api::declare::AnnounceAs::Stub,
+        }],
         withheld: Vec::new(),
     }
 }
@@ -54,6 +58,7 @@ fn announced() -> Announced {
     Announced {
         vip: vip(),
         cost: 1,
+        kind: isopath_api::declare::AnnounceAs::Stub,
         source: Source::Agent,
         in_lsdb: true,
         acknowledged: true,

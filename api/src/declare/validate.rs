@@ -9,6 +9,7 @@ use super::{
     AnnounceAs, CheckKind, CheckSpec, Declaration, Forwarding, MAX_PATHS_LIMIT, Scheduler,
     ServiceSpec, VipSpec,
 };
+use crate::config::AreaType;
 use crate::fault::Fault;
 use crate::ids::Protocol;
 
@@ -71,13 +72,6 @@ pub fn validate_vips(vips: &[VipSpec]) -> Vec<Fault> {
         vips.iter().map(|vip| vip.address),
     );
     for (index, vip) in vips.iter().enumerate() {
-        if vip.announce.kind != AnnounceAs::Stub {
-            faults.push(Fault::new(
-                format!("/vip/{index}/announce/as"),
-                "\"stub\", the only kind this version announces",
-                "another kind",
-            ));
-        }
         if vip.announce.cost == 0 {
             faults.push(Fault::new(
                 format!("/vip/{index}/announce/cost"),
@@ -87,6 +81,20 @@ pub fn validate_vips(vips: &[VipSpec]) -> Vec<Fault> {
         }
     }
     faults
+}
+
+/// Each VIP is announced by a kind of LSA that an area of this type can have.
+pub fn validate_kinds(vips: &[VipSpec], area: AreaType) -> Vec<Fault> {
+    let refused = vips.iter().enumerate().filter_map(|(index, vip)| {
+        let kind = vip.announce.kind;
+        let why = kind.refused_in(area)?;
+        Some(Fault::new(
+            format!("/vip/{index}/announce/as"),
+            AnnounceAs::allowed_in(area),
+            format_args!("\"{kind}\": {why}"),
+        ))
+    });
+    refused.collect()
 }
 
 /// Everything wrong with a list of services, located under `/service`.
@@ -399,8 +407,8 @@ address = "10.1.0.11"
             ),
             (
                 "address = \"10.99.0.1/32\"",
-                "address = \"10.99.0.1/32\"\nannounce = { as = \"nssa\" }",
-                "\"stub\"",
+                "address = \"10.99.0.1/32\"\nannounce = { as = \"external\" }",
+                "`external-1`",
             ),
         ];
         for (from, to, expected) in cases {

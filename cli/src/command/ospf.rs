@@ -1,6 +1,6 @@
 //! `isopath neighbors` and `isopath lsdb`.
 
-use isopath_api::speaker::{Lsa, Neighbor};
+use isopath_api::speaker::{ExternalRoute, Lsa, Neighbor};
 use isopath_api::view::ClusterView;
 use isopath_api::{agent, speaker};
 use serde::Serialize;
@@ -123,7 +123,7 @@ fn lsdb_table(lsas: &[Lsa]) -> String {
         Column::Left("SEQ"),
         Column::Left("CHECKSUM"),
         Column::Right("LEN"),
-        Column::Left("LINKS"),
+        Column::Left("CARRIES"),
     ]);
     for lsa in lsas {
         table.row([
@@ -134,7 +134,7 @@ fn lsdb_table(lsas: &[Lsa]) -> String {
             format!("0x{:08x}", lsa.sequence),
             format!("0x{:04x}", lsa.checksum),
             lsa.length.to_string(),
-            links(lsa),
+            carried(lsa),
         ]);
     }
     table.render()
@@ -154,6 +154,27 @@ fn type_name(ls_type: u8) -> String {
         11 => "Opaque-AS".to_owned(),
         other => format!("type {other}"),
     }
+}
+
+/// What an LSA carries, as far as it is looked into.
+fn carried(lsa: &Lsa) -> String {
+    let Some(route) = &lsa.external else {
+        return links(lsa);
+    };
+    let length = route.mask.to_bits().leading_ones();
+    let via = match route.forwarding_address {
+        address if address.is_unspecified() => String::new(),
+        address => format!(" via {address}"),
+    };
+    let ExternalRoute {
+        metric_type,
+        metric,
+        ..
+    } = route;
+    format!(
+        "{}/{length}@E{metric_type}:{metric}{via}",
+        lsa.link_state_id
+    )
 }
 
 /// The links of a Router-LSA, hosts first: what an operator looks for is who announces a VIP.
@@ -200,13 +221,29 @@ mod tests {
                 link(3, "10.99.0.1", "255.255.255.255"),
                 link(3, "10.0.1.0", "255.255.255.0"),
             ],
+            external: None,
         };
-        let text = lsdb_table(&[lsa]);
+        let external = Lsa {
+            ls_type: 7,
+            link_state_id: Ipv4Addr::new(10, 99, 0, 2),
+            links: Vec::new(),
+            external: Some(ExternalRoute {
+                mask: Ipv4Addr::BROADCAST,
+                metric_type: 2,
+                metric: 20,
+                forwarding_address: Ipv4Addr::new(10, 0, 1, 2),
+                tag: 0,
+            }),
+            ..lsa.clone()
+        };
+        let text = lsdb_table(&[lsa, external]);
         let row = text.lines().nth(1).unwrap();
         assert!(
             row.contains("0x80000003  0x01a2     60  10.99.0.1/32@1 +2"),
             "{row}"
         );
+        let row = text.lines().nth(2).unwrap();
+        assert!(row.ends_with("10.99.0.2/32@E2:20 via 10.0.1.2"), "{row}");
     }
 
     #[test]

@@ -321,8 +321,8 @@ fn speaker_text(status: &speaker::Status) -> String {
         };
         writeln!(
             text,
-            "  announces {} at cost {}: {place}",
-            announced.vip, announced.cost
+            "  announces {} as {} at cost {}: {place}",
+            announced.vip, announced.kind, announced.cost
         )
         .expect("a String takes all writes");
     }

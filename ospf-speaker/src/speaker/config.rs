@@ -1,7 +1,13 @@
 //! The file's words in the core's types.
 
+use std::collections::BTreeMap;
+
 use isopath_api::config::{AreaType, DirectorFile, InterfaceConfig, NetworkType};
-use isopath_ospf::Config;
+use isopath_api::declare::{Announce, AnnounceAs};
+use isopath_api::ids::Vip;
+use isopath_ospf::{Config, External, ExternalKind, Stub};
+
+use crate::wanted::Verdict;
 
 /// What the OSPF core is configured with.
 pub(super) fn core(file: &DirectorFile, sequence_hint: Option<i32>) -> Config {
@@ -14,7 +20,10 @@ pub(super) fn core(file: &DirectorFile, sequence_hint: Option<i32>) -> Config {
             AreaType::Nssa => isopath_ospf::AreaType::Nssa,
         },
         interfaces: file.ospf.interface.iter().map(interface).collect(),
-        is_asbr: false,
+        is_asbr: file
+            .vip
+            .iter()
+            .any(|vip| vip.announce.kind != AnnounceAs::Stub),
         sequence_hint,
     }
 }
@@ -33,5 +42,45 @@ fn interface(config: &InterfaceConfig) -> isopath_ospf::InterfaceConfig {
         cost: config.cost,
         peer_min_arrival: config.peer_min_arrival,
         advertise_mtu: config.advertise_mtu,
+    }
+}
+
+/// The hosts of the verdicts as the core announces them: stubs, and external routes.
+pub(super) fn hosts(verdicts: &BTreeMap<Vip, Verdict>) -> (Vec<Stub>, Vec<External>) {
+    let (mut stubs, mut externals) = (Vec::new(), Vec::new());
+    for (vip, verdict) in verdicts {
+        let Verdict::Announce { how, .. } = verdict else {
+            continue;
+        };
+        match host(*vip, *how) {
+            Host::Stub(stub) => stubs.push(stub),
+            Host::External(external) => externals.push(external),
+        }
+    }
+    (stubs, externals)
+}
+
+/// A host as the core announces it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Host {
+    Stub(Stub),
+    External(External),
+}
+
+/// A VIP as the core announces it. Type 7 LSAs have a type 1 metric: what a VIP costs is then
+/// counted as for a stub, the switch's own cost to the director included.
+pub(super) fn host(vip: Vip, how: Announce) -> Host {
+    let (prefix, metric) = (vip.0, how.cost);
+    let external = |kind| {
+        Host::External(External {
+            prefix,
+            kind,
+            metric,
+        })
+    };
+    match how.kind {
+        AnnounceAs::Stub => Host::Stub(Stub { prefix, metric }),
+        AnnounceAs::External1 | AnnounceAs::Nssa => external(ExternalKind::Type1),
+        AnnounceAs::External2 => external(ExternalKind::Type2),
     }
 }

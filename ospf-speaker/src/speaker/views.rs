@@ -5,10 +5,13 @@ use std::time::{Duration, Instant};
 
 use isopath_api::ids::{AreaId, BfdState, NeighborState, RouterId};
 use isopath_api::paths::Lateness;
-use isopath_api::speaker::{Announced, Link, Lsa, Neighbor, Owner, Status, Withheld};
-use isopath_ospf::{LinkKind, NeighborView, RouterLink, State};
+use isopath_api::speaker::{
+    Announced, ExternalRoute, Link, Lsa, Neighbor, Owner, Status, Withheld,
+};
+use isopath_ospf::{ExternalKind, LinkKind, NeighborView, RouterLink, State};
 
 use super::Speaker;
+use super::config::{self, Host};
 use crate::wanted::Verdict;
 
 impl Speaker {
@@ -16,20 +19,17 @@ impl Speaker {
     pub(super) fn status(&self, now: Instant) -> Status {
         let carried = self.router.announced();
         let announced = self.verdicts.iter().filter_map(|(vip, verdict)| {
-            let Verdict::Announce { cost, source } = verdict else {
+            let Verdict::Announce { how, source } = verdict else {
                 return None;
             };
-            let stub = isopath_ospf::Stub {
-                prefix: vip.0,
-                metric: *cost,
-            };
-            let in_lsdb = carried.stubs.binary_search(&stub).is_ok();
+            let (in_lsdb, acknowledged) = place(&carried, config::host(*vip, *how));
             Some(Announced {
                 vip: *vip,
-                cost: *cost,
+                cost: how.cost,
+                kind: how.kind,
                 source: *source,
                 in_lsdb,
-                acknowledged: in_lsdb && carried.acknowledged,
+                acknowledged,
             })
         });
         let withheld = self.verdicts.iter().filter_map(|(vip, verdict)| {
@@ -130,6 +130,16 @@ impl Speaker {
             checksum: lsa.checksum,
             length: lsa.length,
             links: lsa.links.iter().map(link).collect(),
+            external: lsa.external.map(|route| ExternalRoute {
+                mask: route.mask,
+                metric_type: match route.kind {
+                    ExternalKind::Type1 => 1,
+                    ExternalKind::Type2 => 2,
+                },
+                metric: route.metric.value(),
+                forwarding_address: route.forwarding_address,
+                tag: route.tag,
+            }),
         })
         .collect()
     }
@@ -149,6 +159,24 @@ impl Speaker {
             .chain(own)
             .chain(process)
             .collect()
+    }
+}
+
+/// Whether an LSA of ours in the database carries a host, and every neighbour has it.
+fn place(carried: &isopath_ospf::Announced, host: Host) -> (bool, bool) {
+    match host {
+        Host::Stub(stub) => {
+            let in_lsdb = carried.stubs.binary_search(&stub).is_ok();
+            (in_lsdb, in_lsdb && carried.acknowledged)
+        }
+        Host::External(external) => {
+            let routes = &carried.externals;
+            let found = routes.binary_search_by_key(&external.prefix, |it| it.external.prefix);
+            let route = found.ok().and_then(|place| routes.get(place));
+            route
+                .filter(|it| it.external == external)
+                .map_or((false, false), |it| (true, it.acknowledged))
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use isopath_api::config::DirectorFile;
+use isopath_api::declare::Announce;
 use isopath_api::ids::Vip;
 use isopath_api::reason::Reason;
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use super::{Override, OwnedSet, Wanted};
 /// The set of the owner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WantedSnapshot {
-    announced: BTreeMap<Vip, u16>,
+    announced: BTreeMap<Vip, Announce>,
     withheld: BTreeMap<Vip, Reason>,
     hold: Duration,
     /// How long the owner has been silent.
@@ -25,6 +26,8 @@ impl Wanted {
     /// What the owner said, if there is one. Its connection ends with this process.
     pub(crate) fn snapshot(&self, now: Instant) -> Option<WantedSnapshot> {
         let Self {
+            // Of the file.
+            area: _,
             file: _,
             set,
             overrides: _,

@@ -66,6 +66,7 @@ fn say(wanted: &mut Wanted, now: Instant, what: Say) {
         let set = [Announcement {
             vip: vip("10.99.0.1"),
             cost,
+            kind: AnnounceAs::Stub,
         }];
         let withheld = vec![Withheld {
             vip: vip("10.99.0.3"),
@@ -95,7 +96,11 @@ fn shown(wanted: &Wanted) -> Vec<String> {
     let shown = |(vip, verdict): (Vip, Verdict)| {
         let last = vip.0.octets()[3];
         match verdict {
-            Verdict::Announce { cost, source } => {
+            Verdict::Announce {
+                how: Announce { kind, cost },
+                source,
+            } => {
+                assert_eq!(kind, AnnounceAs::Stub);
                 format!("{last} +{cost} {source:?}").to_lowercase()
             }
             Verdict::Withhold(reason) => format!("{last} -{}", reason.code()),
@@ -300,11 +305,13 @@ fn a_set_that_cannot_be_announced_changes_nothing() {
     let one = |cost| Announcement {
         vip: vip("10.99.0.1"),
         cost,
+        kind: AnnounceAs::Stub,
     };
     let many: Vec<_> = (0..=u32::try_from(isopath_ospf::MAX_STUBS).unwrap())
         .map(|n| Announcement {
             vip: Vip(std::net::Ipv4Addr::from_bits(0x0a00_0001 + n)),
             cost: 1,
+            kind: AnnounceAs::Stub,
         })
         .collect();
     let found = many.len();
@@ -312,7 +319,28 @@ fn a_set_that_cannot_be_announced_changes_nothing() {
     let cases = [
         (vec![one(0)], 1, Refusal::ZeroCost { vip: address }),
         (vec![one(1), one(2)], 1, Refusal::Twice { vip: address }),
-        (many, 1, Refusal::TooMany { found }),
+        (
+            many,
+            1,
+            Refusal::TooMany {
+                what: "as stub links",
+                limit: isopath_ospf::MAX_STUBS,
+                found,
+            },
+        ),
+        (
+            vec![Announcement {
+                kind: AnnounceAs::Nssa,
+                ..one(1)
+            }],
+            1,
+            Refusal::Kind {
+                vip: address,
+                kind: AnnounceAs::Nssa,
+                area: AreaType::Normal,
+                why: "type 7 LSAs are for an NSSA (RFC 3101 §2.2)",
+            },
+        ),
         (vec![one(1)], 0, Refusal::Hold { found: 0 }),
         (vec![one(1)], u64::MAX, Refusal::Hold { found: u64::MAX }),
     ];

@@ -183,6 +183,7 @@ fn withdrawn(reason: &Reason) -> Status {
             Kind::Off
         }
         Reason::Undecided { .. } | Reason::AgentSilent { .. } => Kind::Unknown,
+        Reason::HeldDown { .. } => Kind::Degraded,
         Reason::Healthy
         | Reason::HeldOverRestart
         | Reason::BelowQuorum { .. }
