@@ -206,3 +206,52 @@ fn groups_and_viewpoints_are_bounded_and_known_hosts_go_first() {
     let first: Vec<RouterId> = paths.viewpoints.iter().map(|v| v.router).take(2).collect();
     assert_eq!(first, [router(2), router(1)], "ourselves and the neighbour");
 }
+
+/// A hundred routers, a thousand VIPs of eight directors, ten thousand external routes.
+#[test]
+fn a_large_area_is_calculated_whole() {
+    let mut area = Sketch::default();
+    for spine in 1..=4 {
+        for leaf in 5..=91 {
+            area.link(leaf, (spine, 10), (leaf, 10));
+        }
+    }
+    let vip = |n: u16| Ipv4Addr::from_bits(u32::from(n) | 0x0a63_0000);
+    for director in 92..=99 {
+        area.director(director, 5, director);
+        for n in 0..1000 {
+            area.host(director, vip(n), 1);
+        }
+    }
+    let body = ExternalLsa {
+        mask: Ipv4Addr::BROADCAST,
+        kind: ExternalKind::Type2,
+        metric: ExternalMetric::from(20),
+        forwarding_address: Ipv4Addr::UNSPECIFIED,
+        tag: 0,
+    };
+    area.at(6).flags |= 0x02;
+    let external = |n: u16| (6, Ipv4Addr::from_bits(u32::from(n) | 0x0a64_0000), body);
+    area.external = (0..10_000).map(external).collect();
+    let known: BTreeSet<Ipv4Addr> = (0..1000).map(vip).collect();
+    let paths = area.area(92, &[5]).paths(&known).unwrap();
+    assert_eq!((paths.omitted_routers, paths.omitted_hosts), (0, 0));
+    assert_eq!(paths.viewpoints.len(), 99);
+    let [vips, externals] = paths.groups.as_slice() else {
+        panic!("two groups, each announced alike: {}", paths.groups.len());
+    };
+    assert_eq!((vips.hosts.len(), externals.hosts.len()), (1000, 10_000));
+    let width = |group: &HostPaths, by: u8| {
+        let seen = group.seen.iter().find(|seen| seen.router == router(by));
+        seen.map(|seen| seen.width)
+    };
+    assert_eq!(width(vips, 5), Some(8), "the switch of the directors");
+    assert_eq!(width(vips, 1), Some(1), "a spine, by way of that switch");
+    assert_eq!(
+        width(vips, 91),
+        Some(4),
+        "another leaf, by way of the spines"
+    );
+    assert_eq!(width(externals, 91), Some(4));
+    assert_eq!(width(externals, 6), Some(0), "who announces them");
+}
