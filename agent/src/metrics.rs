@@ -9,6 +9,7 @@ mod server;
 
 use isopath_api::ids::{BfdState, Protocol, RealServerId, ServiceId, Vip};
 use isopath_api::observed::{Health, Observed, RealServerObserved, ServiceObserved, Stats};
+use isopath_api::reason::Reason;
 use isopath_api::speaker;
 use prometheus::core::Collector;
 use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
@@ -146,6 +147,16 @@ impl Page {
         let Some(status) = &observed.speaker else {
             return Ok(());
         };
+        let held_down = observed.vips.iter().map(|vip| {
+            let is_held = matches!(vip.reason, Reason::HeldDown { .. });
+            ([vip.vip.to_string()], flag(is_held))
+        });
+        self.gauges(
+            "isopath_vip_held_down",
+            "Actual: 1 while the speaker holds the VIP withdrawn because it came and went too often.",
+            ["vip"],
+            held_down,
+        )?;
         let in_lsdb = observed.vips.iter().map(|vip| {
             let of_vip = status
                 .announced
@@ -156,7 +167,7 @@ impl Page {
         });
         self.gauges(
             "isopath_vip_in_lsdb",
-            "Actual: 1 where the Router-LSA in this director's link-state database carries the VIP.",
+            "Actual: 1 where an LSA of this director's in its link-state database carries the VIP.",
             ["vip"],
             in_lsdb,
         )

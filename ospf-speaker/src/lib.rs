@@ -6,6 +6,7 @@
 //! calculation of the area's paths, has a thread of ordinary priority.
 //!
 //! - [`wanted`] decides which VIPs to announce, from the file, the agent and overrides;
+//! - `hold_down` keeps VIPs that come and go withdrawn;
 //! - [`kept`] is what outlives the process, [`restart`] what a graceful restart adds to it;
 //! - [`keys`] are the secrets of packet authentication;
 //! - `link` watches the kernel's interfaces, `ospf_socket` and `bfd` hold the sockets;
@@ -16,6 +17,7 @@
 mod bfd;
 pub mod control;
 mod counts;
+mod hold_down;
 pub mod kept;
 pub mod keys;
 mod late;

@@ -12,6 +12,7 @@ use isopath_api::config::DirectorFile;
 use isopath_api::ids::Vip;
 use isopath_api::speaker::{Reply, Status};
 use isopath_ospf::{AuthenticationError, Config, ConfigError, InterfaceId, LinkState, Router};
+use jiff::Timestamp;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use tracing::{debug, error, info, warn};
@@ -19,6 +20,7 @@ use tracing::{debug, error, info, warn};
 use crate::bfd::Bfd;
 use crate::control::{Control, ControlError};
 use crate::counts::Counts;
+use crate::hold_down::{Clock, HoldDown};
 use crate::kept::Kept;
 use crate::keys::Keys;
 use crate::late::Lateness;
@@ -181,6 +183,7 @@ pub struct Speaker {
     router: Router,
     bfd: Bfd,
     wanted: Wanted,
+    hold_down: HoldDown,
     /// The verdicts that were last acted on.
     verdicts: BTreeMap<Vip, Verdict>,
     kept: Kept,
@@ -254,6 +257,7 @@ impl Speaker {
             router,
             bfd: Bfd::new(names.zip(bfd_configs)),
             wanted: Wanted::new(&file, wait_for_agent, kept.overrides().clone()),
+            hold_down: HoldDown::new(file.ospf.hold_down, Clock::new(now, Timestamp::now())),
             verdicts: BTreeMap::new(),
             kept,
             keys,
@@ -325,6 +329,7 @@ impl Speaker {
             self.bfd.poll_timeout(),
             self.router.poll_timeout(),
             self.wanted.poll_timeout(),
+            self.hold_down.poll_timeout(),
             self.paths.poll_timeout(),
             self.retry_at,
             self.stop_by,
@@ -423,6 +428,8 @@ impl Speaker {
             warn!("the agent was silent for too long, its VIPs are withdrawn");
             self.touched = true;
         }
+        // The end of a hold is looked at when the verdicts are.
+        self.touched |= self.hold_down.poll_timeout().is_some_and(|at| at <= now);
         if self.paths.poll_timeout().is_some_and(|at| at <= now) {
             self.follow_paths(now);
         }
@@ -499,7 +506,10 @@ impl Speaker {
 
     /// Makes the announced set what the voices say, and says why each VIP changed.
     fn decide(&mut self, now: Instant) {
-        let verdicts = self.wanted.verdicts();
+        let mut verdicts = self.wanted.verdicts();
+        if self.stop_by.is_none() {
+            self.hold_down.judge(now, &mut verdicts);
+        }
         if verdicts == self.verdicts {
             return;
         }

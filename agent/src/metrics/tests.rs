@@ -157,6 +157,7 @@ fn each_thing_has_its_series() {
         "isopath_dataplane_failures 1",
         r#"isopath_vip_announce_wanted{reason="healthy",vip="10.99.0.1"} 1"#,
         r#"isopath_vip_announce_wanted{reason="drained",vip="10.99.0.2"} 0"#,
+        r#"isopath_vip_held_down{vip="10.99.0.1"} 0"#,
         r#"isopath_vip_in_lsdb{vip="10.99.0.1"} 1"#,
         r#"isopath_vip_in_lsdb{vip="10.99.0.2"} 0"#,
         r#"isopath_ospf_neighbor_state{interface="eth1",router_id="10.0.1.1"} 8"#,

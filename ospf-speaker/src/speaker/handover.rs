@@ -8,6 +8,7 @@ use isopath_api::config::DirectorFile;
 use isopath_api::ids::Vip;
 use isopath_api::speaker::{Reply, Upgraded};
 use isopath_ospf::{InterfaceId, LinkState, Router};
+use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
@@ -18,6 +19,7 @@ use super::{Interface, RunError, Source, Speaker, config, watch};
 use crate::bfd::{Bfd, BfdSnapshot};
 use crate::control::Control;
 use crate::counts::Counts;
+use crate::hold_down::{Clock, HoldDown, HoldDownSnapshot};
 use crate::kept::{Contents, Kept};
 use crate::keys::Keys;
 use crate::late::Lateness;
@@ -49,6 +51,8 @@ struct Snapshot {
     router: isopath_ospf::Snapshot,
     bfd: BfdSnapshot,
     wanted: Option<WantedSnapshot>,
+    #[serde(default)]
+    hold_down: HoldDownSnapshot,
     verdicts: BTreeMap<Vip, Verdict>,
     kept: Contents,
     hello_lateness: Lateness,
@@ -221,6 +225,7 @@ impl Speaker {
             router,
             bfd,
             wanted,
+            hold_down,
             verdicts,
             kept,
             control,
@@ -265,6 +270,7 @@ impl Speaker {
             router: router.snapshot(now),
             bfd: bfd.snapshot(now, sockets),
             wanted: wanted.snapshot(now),
+            hold_down: hold_down.snapshot(now),
             verdicts: verdicts.clone(),
             kept: kept.contents().clone(),
             hello_lateness: *hello_lateness,
@@ -384,6 +390,7 @@ impl Restored {
             router,
             bfd,
             wanted,
+            hold_down,
             verdicts,
             kept,
             hello_lateness,
@@ -411,6 +418,8 @@ impl Restored {
             .map_err(RunError::io("watch the control socket"))?;
         let overrides = kept.overrides().clone();
         let wanted = Wanted::restore(&file, wait_for_agent, overrides, wanted, taken);
+        let clock = Clock::new(Instant::now(), Timestamp::now());
+        let hold_down = HoldDown::restore(file.ospf.hold_down, clock, hold_down, taken);
         let mut speaker = Speaker {
             started: taken.checked_sub(up).unwrap_or(taken),
             origin_pid,
@@ -428,6 +437,7 @@ impl Restored {
             router,
             bfd,
             wanted,
+            hold_down,
             verdicts,
             kept,
             keys,

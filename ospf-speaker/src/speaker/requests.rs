@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use isopath_api::speaker::{Reply, Request};
+use isopath_api::speaker::{OverrideAction, Reply, Request};
 
 use super::Speaker;
 use crate::upgrade::UpgradeError;
@@ -44,6 +44,9 @@ impl Speaker {
             Request::Heartbeat => result_reply(self.wanted.heartbeat(id)),
             Request::Override { vip, action, text } => {
                 let result = self.wanted.set_override(vip, action, text);
+                if let (Ok(()), OverrideAction::Announce { .. }) = (&result, action) {
+                    self.hold_down.forgive(vip);
+                }
                 self.kept.set_overrides(self.wanted.overrides());
                 self.decide(now);
                 result_reply(result)
