@@ -123,7 +123,7 @@ fn frr_lenient_keeps_it_when_something_changes() -> Result<()> {
 }
 
 #[test]
-fn frr_stock_does_not_acknowledge() -> Result<()> {
+fn frr_stock_takes_no_opaque_lsas() -> Result<()> {
     run(&Case {
         name: "frr-stock",
         switch: SwitchKind::Frr,
@@ -216,7 +216,9 @@ fn bird_takes_the_pause_of_bfd_for_a_failure() -> Result<()> {
 /// The next run keeps what the agent announced, but no longer than the last one would have.
 #[test]
 fn an_agent_that_does_not_come_back_is_not_trusted_for_longer() -> Result<()> {
-    let mut spec = Spec::new("gr-agent");
+    let Some(mut spec) = Spec::for_test("gr-agent") else {
+        return Ok(());
+    };
     spec.directors = 2;
     spec.real_servers = 0;
     spec.helper = SwitchHelper::Strict;
@@ -272,7 +274,9 @@ fn announce_as_agent(director: &Director, hold: Duration) -> Result<UnixStream> 
 }
 
 fn run(case: &Case) -> Result<()> {
-    let mut spec = Spec::new(format!("gr-{}", case.name));
+    let Some(mut spec) = Spec::for_test(&format!("gr-{}", case.name)) else {
+        return Ok(());
+    };
     spec.directors = 2;
     spec.real_servers = 0;
     spec.switch = case.switch;

@@ -9,7 +9,7 @@ use isopath_api::ids::RouterId;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::wanted::HeldSet;
+use crate::wanted::WantedSnapshot;
 
 /// Changes with every start of the machine.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -20,12 +20,12 @@ pub struct Prepared {
     router_id: RouterId,
     /// The run of the machine: another one has another kernel, whose data plane is empty.
     boot_id: String,
-    /// The end of the grace period, in milliseconds since the machine was started.
+    /// When this was written, in milliseconds since the machine was started.
+    written_ms: u64,
+    /// The end of the grace period, on the same clock.
     expires_ms: u64,
-    /// The announced set of the agent that was heard last.
-    set: Option<HeldSet>,
-    /// Until when that set is kept without a word from the agent.
-    set_expires_ms: u64,
+    /// What the agent said last.
+    wanted: Option<WantedSnapshot>,
 }
 
 /// What is left of a prepared restart.
@@ -33,8 +33,10 @@ pub struct Prepared {
 pub struct Return {
     /// When the grace period ends.
     pub expires: Instant,
-    /// The set that the agent has not taken back, and until when it is kept.
-    pub set: Option<(HeldSet, Instant)>,
+    /// What the agent said last, as it was when it was written.
+    pub wanted: Option<WantedSnapshot>,
+    /// When that was.
+    pub written: Instant,
 }
 
 /// The time since the machine was started, the times that it slept included.
@@ -75,41 +77,44 @@ impl Present {
         millis(self.since_boot + at.saturating_duration_since(self.now))
     }
 
-    fn instant(&self, boot_ms: u64) -> Instant {
-        self.now + Duration::from_millis(boot_ms).saturating_sub(self.since_boot)
+    /// A time on the other clock; nothing from before the process' own began.
+    fn instant(&self, boot_ms: u64) -> Option<Instant> {
+        let at = Duration::from_millis(boot_ms);
+        match at.checked_sub(self.since_boot) {
+            Some(ahead) => self.now.checked_add(ahead),
+            None => self.now.checked_sub(self.since_boot.saturating_sub(at)),
+        }
     }
 }
 
 impl Prepared {
-    /// A restart whose grace period ends at `expires`; the set is kept until its own time.
+    /// A restart whose grace period ends at `expires`.
     pub fn new(
         present: &Present,
         router_id: RouterId,
         expires: Instant,
-        set: Option<(HeldSet, Instant)>,
+        wanted: Option<WantedSnapshot>,
     ) -> Self {
-        let set_expires_ms = set.as_ref().map_or(0, |(_, at)| present.boot_ms(*at));
         Self {
             router_id,
             boot_id: present.boot_id.clone(),
+            written_ms: present.boot_ms(present.now),
             expires_ms: present.boot_ms(expires),
-            set: set.map(|(set, _)| set),
-            set_expires_ms,
+            wanted,
         }
     }
 
     /// What is left of it now: nothing for another router, after a start of the machine, or
     /// when the grace period is over.
     pub fn resume(self, present: &Present, router_id: RouterId) -> Option<Return> {
-        let expires = present.instant(self.expires_ms);
-        if self.router_id != router_id || self.boot_id != present.boot_id || expires <= present.now
-        {
+        if self.router_id != router_id || self.boot_id != present.boot_id {
             return None;
         }
-        let set_expires = present.instant(self.set_expires_ms);
-        Some(Return {
+        let expires = present.instant(self.expires_ms)?;
+        (expires > present.now).then_some(Return {
             expires,
-            set: self.set.map(|set| (set, set_expires)),
+            wanted: self.wanted,
+            written: present.instant(self.written_ms)?,
         })
     }
 }
@@ -122,7 +127,7 @@ mod tests {
 
     fn present(boot_id: &str, since_boot: u64) -> Present {
         Present {
-            now: Instant::now(),
+            now: Instant::now() + Duration::from_secs(1000),
             since_boot: Duration::from_secs(since_boot),
             boot_id: boot_id.to_owned(),
         }
@@ -139,7 +144,7 @@ mod tests {
         let after = present("a", 103);
         let left = prepared.clone().resume(&after, OURS).unwrap();
         assert_eq!(left.expires - after.now, Duration::from_secs(7));
-        assert_eq!(left.set, None);
+        assert_eq!(after.now - left.written, Duration::from_secs(3));
 
         let cases = [
             ("too late", present("a", 110), OURS),

@@ -18,7 +18,7 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use snapshot::WantedSnapshot;
+pub use snapshot::WantedSnapshot;
 
 /// The longest time that an owner may ask for its set to be kept without a word from it.
 const LONGEST_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
@@ -106,14 +106,6 @@ pub struct Override {
     pub action: OverrideAction,
     /// The operator's words.
     pub text: String,
-}
-
-/// The owner's set as it outlives the process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeldSet {
-    announced: BTreeMap<Vip, Announce>,
-    withheld: BTreeMap<Vip, Reason>,
-    hold_ms: u64,
 }
 
 /// The voices and what follows from them.
@@ -292,37 +284,6 @@ impl Wanted {
     /// The overrides, to be kept over restarts.
     pub fn overrides(&self) -> &BTreeMap<Vip, Override> {
         &self.overrides
-    }
-
-    /// The owner's set, and until when it is kept without a word; nothing when nobody owns one
-    /// or its time is over.
-    pub fn held(&self) -> Option<(HeldSet, Instant)> {
-        let set = self.set.as_ref().filter(|set| !set.expired)?;
-        let held = HeldSet {
-            announced: set.announced.clone(),
-            withheld: set.withheld.clone(),
-            hold_ms: u64::try_from(set.hold.as_millis()).unwrap_or(u64::MAX),
-        };
-        Some((held, set.deadline()))
-    }
-
-    /// The set that the owner gave to the last run: kept until `expires` unless the owner comes
-    /// back, as if it had lost its connection.
-    pub fn hold(&mut self, now: Instant, held: HeldSet, expires: Instant) {
-        let hold = Duration::from_millis(held.hold_ms).min(LONGEST_HOLD);
-        let left = expires.saturating_duration_since(now).min(hold);
-        // The last word may be from before the clock began.
-        let (hold, last_word) = now
-            .checked_sub(hold - left)
-            .map_or((left, now), |last_word| (hold, last_word));
-        self.set = Some(OwnedSet {
-            owner: None,
-            announced: held.announced,
-            withheld: held.withheld,
-            hold,
-            last_word,
-            expired: left.is_zero(),
-        });
     }
 
     /// The process stops: from now on nothing is announced.

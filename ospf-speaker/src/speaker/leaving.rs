@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use super::{STOP_BOUND, Speaker};
 use crate::notify::notify;
 use crate::restart::{Prepared, Present, Return};
+use crate::wanted::Wanted;
 
 /// How long the peers' answers to the pause of BFD are waited for.
 const PAUSE_BOUND: Duration = Duration::from_millis(500);
@@ -19,7 +20,7 @@ const PAUSE_BOUND: Duration = Duration::from_millis(500);
 const REJOIN_BOUND: Duration = Duration::from_secs(2);
 
 /// How long an adjacency must last after the pause of BFD. A peer that takes it for the loss of
-/// the path (FRR before 10, BIRD before 2.14) drops us when its BFD daemon has told its OSPF, a
+/// the path (FRR 8.4, BIRD 2.0) drops us when its BFD daemon has told its OSPF, a
 /// few milliseconds later, and says so as soon as it hears our next Hello, which leaves at once.
 const SETTLE: Duration = Duration::from_millis(500);
 
@@ -51,12 +52,18 @@ impl Speaker {
             }
         };
         let router_id = RouterId(self.config.router_id.0);
-        let Some(Return { expires, set }) = prepared.resume(&present, router_id) else {
+        let Some(back) = prepared.resume(&present, router_id) else {
             info!("the prepared graceful restart is not for this run; starting plainly");
             return;
         };
-        if let Some((set, until)) = set {
-            self.wanted.hold(now, set, until);
+        let Return {
+            expires,
+            wanted,
+            written,
+        } = back;
+        if wanted.is_some() {
+            let overrides = self.kept.overrides().clone();
+            self.wanted = Wanted::restore(&self.file, true, overrides, wanted, written);
         }
         let left_ms = expires.saturating_duration_since(now).as_millis();
         info!(left_ms, "returning from a graceful restart");
@@ -136,12 +143,11 @@ impl Speaker {
     /// RouterDeadInterval from the end of the grace period, so that one is left for it.
     fn longest_grace(&self, now: Instant) -> Instant {
         let longest = now + self.file.director.agent_hold;
-        let held = self.wanted.held().map(|(_, until)| until);
         let dead = self.config.interfaces.iter().map(|at| at.dead_interval);
         let dead = Duration::from_secs(dead.max().unwrap_or_default().into());
-        held.map_or(longest, |held| held.min(longest))
-            .checked_sub(dead)
-            .unwrap_or(now)
+        // When the agent's set is withdrawn unless the agent speaks.
+        let silent = self.wanted.poll_timeout().unwrap_or(longest);
+        silent.min(longest).checked_sub(dead).unwrap_or(now)
     }
 
     /// When [`Self::continue_leaving`] is due.
@@ -156,9 +162,9 @@ impl Speaker {
     pub(super) fn restart_prepared(&mut self, expires: Instant) {
         let now = Instant::now();
         let router_id = RouterId(self.config.router_id.0);
-        let set = self.wanted.held();
+        let wanted = self.wanted.snapshot(now);
         let written = Present::ask(now).is_ok_and(|present| {
-            let prepared = Prepared::new(&present, router_id, expires, set);
+            let prepared = Prepared::new(&present, router_id, expires, wanted);
             self.kept.prepare_restart(prepared)
         });
         if written {

@@ -13,7 +13,7 @@ use super::{Override, OwnedSet, Wanted};
 
 /// The set of the owner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct WantedSnapshot {
+pub struct WantedSnapshot {
     announced: BTreeMap<Vip, Announce>,
     withheld: BTreeMap<Vip, Reason>,
     hold: Duration,
