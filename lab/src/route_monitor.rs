@@ -13,7 +13,7 @@ use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::sockopt::{Timeout, set_socket_recv_buffer_size_force, set_socket_timeout};
 
 use crate::netns::Namespace;
 use crate::wait::scaled;
@@ -173,7 +173,8 @@ impl Drop for RouteMonitor {
 
 fn open() -> Result<Socket> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.set_rx_buf_sz(16 << 20)?;
+    // Thousands of routes may change at once, while this machine is kept busy on purpose.
+    set_socket_recv_buffer_size_force(&socket, 16 << 20)?;
     socket.bind(&SocketAddr::new(0, IPV4_ROUTES))?;
     set_socket_timeout(&socket, Timeout::Recv, Some(LOOK))?;
     Ok(socket)
