@@ -243,9 +243,14 @@ pub fn speaker(options: &Options) -> Result<bool> {
     };
     write(&options.json, &report)?;
     for column in &columns {
-        for failure in column.series.iter().flat_map(|series| &series.failures) {
+        for series in &column.series {
             let (switch, speaker) = (column.switch, column.speaker.name());
-            say(format_args!("failed: {speaker} with {switch}: {failure}"));
+            let (title, count) = (series.figure.title(), series.failures.len());
+            if let Some(first) = series.failures.first() {
+                say(format_args!(
+                    "failed: {speaker} with {switch}: {title}: {count}, first {first}"
+                ));
+            }
         }
     }
     for line in &missed {

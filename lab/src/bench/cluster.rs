@@ -163,12 +163,14 @@ impl<'a> Cluster<'a> {
         Ok(started)
     }
 
-    /// A time without changes, so that the next one leaves at once: after MinLSArrival for us,
-    /// after MinLSInterval (5 s) for FRR and BIRD.
+    /// A time without changes, so that the next one leaves at once: after MinLSInterval (5 s) for
+    /// FRR and BIRD, and for BIRD as the switch, whose own Router-LSA it holds back, too; after
+    /// MinLSArrival for us.
     pub(super) fn quiet(&self) {
-        let time = match self.job.speaker {
-            SpeakerKind::Isopath => Duration::from_millis(1500),
-            SpeakerKind::Frr | SpeakerKind::Bird => Duration::from_millis(6500),
+        let time = match (self.job.speaker, self.switch()) {
+            (SpeakerKind::Isopath, SwitchKind::Frr) => Duration::from_millis(1500),
+            (SpeakerKind::Isopath, SwitchKind::Bird)
+            | (SpeakerKind::Frr | SpeakerKind::Bird, _) => Duration::from_millis(6500),
         };
         std::thread::sleep(scaled(time));
     }

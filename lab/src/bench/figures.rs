@@ -326,8 +326,8 @@ pub(super) fn missed(columns: &[Column]) -> Vec<String> {
         for series in &column.series {
             let title = series.figure.title();
             let mut say = |text: String| missed.push(format!("{switch} switch: {title}: {text}"));
-            for failure in &series.failures {
-                say(format!("failed: {failure}"));
+            if let Some(first) = series.failures.first() {
+                say(format!("{} failed, first {first}", series.failures.len()));
             }
             judge(series, switch, &mut say);
             for rival in series.figure.rivals(switch) {

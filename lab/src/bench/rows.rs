@@ -29,6 +29,7 @@ pub(super) fn cold_start(stage: &Stage, job: &Job) -> Result<Vec<Series>> {
         cluster.speakers[index].reap()?;
         cluster.hop_at(index, false)?;
         cluster.wait_forgotten(index)?;
+        cluster.quiet();
         cluster.speakers[index].forget_state()?;
         let run = u8::try_from(repetition % 250).unwrap_or(0);
         cluster.speakers[index].router_id = std::net::Ipv4Addr::new(10, 200, run, 2);
