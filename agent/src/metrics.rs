@@ -8,6 +8,7 @@ mod lateness;
 mod server;
 
 use isopath_api::ids::{BfdState, Protocol, RealServerId, ServiceId, Vip};
+use isopath_api::interface::{Authentication, Interface, Standing};
 use isopath_api::observed::{Health, Observed, RealServerObserved, ServiceObserved, Stats};
 use isopath_api::reason::Reason;
 use isopath_api::speaker;
@@ -194,6 +195,7 @@ impl Page {
             ["interface", "router_id"],
             sessions,
         )?;
+        self.authentication(&status.interfaces)?;
         let widths = status.widths.iter().flat_map(|width| {
             let router = width.router_id.to_string();
             let series =
@@ -213,6 +215,38 @@ impl Page {
             self.speaker_counter(name, *value)?;
         }
         Ok(())
+    }
+
+    fn authentication(&self, interfaces: &[Interface]) -> prometheus::Result<()> {
+        let keys = interfaces.iter().filter_map(|interface| {
+            let Authentication::Cryptographic {
+                key_id, standing, ..
+            } = &interface.auth
+            else {
+                return None;
+            };
+            let labels = [interface.name.clone(), key_id.to_string()];
+            Some((labels, flag(*standing == Standing::Valid)))
+        });
+        self.gauges(
+            "isopath_ospf_auth_key_valid",
+            "Actual: 1 while the key that packets are sent with is within its lifetime, 0 where it stays in use because no other is.",
+            ["interface", "key_id"],
+            keys,
+        )?;
+        let refused = interfaces.iter().map(|interface| {
+            let count = interface
+                .refused
+                .as_ref()
+                .map_or(0, |refused| refused.count);
+            ([interface.name.clone()], count)
+        });
+        self.counters(
+            "isopath_ospf_auth_refused_total",
+            "Actual: packets refused for their authentication since the speaker started.",
+            ["interface"],
+            refused,
+        )
     }
 
     /// A count of the speaker; one of its largest times is no counter for Prometheus.

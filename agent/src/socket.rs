@@ -273,7 +273,13 @@ impl Sources {
 
     async fn ask_speaker(&self, request: &speaker::Request) -> Reply {
         match speaker_link::ask(&self.speaker_socket, request).await {
-            Ok(speaker::Reply::Neighbors { neighbors }) => Reply::Neighbors { neighbors },
+            Ok(speaker::Reply::Neighbors {
+                neighbors,
+                interfaces,
+            }) => Reply::Neighbors {
+                neighbors,
+                interfaces,
+            },
             Ok(speaker::Reply::Lsdb { lsas }) => Reply::Lsdb { lsas },
             Ok(speaker::Reply::Paths(paths)) => Reply::Paths(paths),
             Ok(speaker::Reply::Error { message }) => Reply::Error {

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Vip;
+use crate::interface::Interface;
 use crate::observed::Observed;
 use crate::paths::Paths;
 use crate::speaker::{Lsa, Neighbor, OverrideAction};
@@ -54,6 +55,9 @@ pub enum Reply {
     Neighbors {
         /// In the order of interface, then router id.
         neighbors: Vec<Neighbor>,
+        /// The interfaces that they are on, or would be, in the file's order.
+        #[serde(default)]
+        interfaces: Vec<Interface>,
     },
     /// The answer to [`Request::Lsdb`].
     Lsdb {

@@ -15,6 +15,7 @@ pub mod desired;
 pub mod duration;
 pub mod fault;
 pub mod ids;
+pub mod interface;
 pub mod observed;
 pub mod paths;
 pub mod problem;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::declare::AnnounceAs;
 use crate::ids::{AreaId, BfdState, NeighborState, RouterId, Vip};
+use crate::interface::Interface;
 use crate::paths::{Lateness, Paths, Width};
 use crate::reason::Reason;
 
@@ -128,6 +129,9 @@ pub enum Reply {
     Neighbors {
         /// In the order of interface, then router id.
         neighbors: Vec<Neighbor>,
+        /// The interfaces that they are on, or would be, in the file's order.
+        #[serde(default)]
+        interfaces: Vec<Interface>,
     },
     /// The answer to [`Request::Lsdb`].
     Lsdb {
@@ -192,6 +196,9 @@ pub struct Status {
     /// How late timed packets left, by kind: `hello`, `bfd`.
     #[serde(default)]
     pub lateness: BTreeMap<String, Lateness>,
+    /// Its interfaces, in the file's order.
+    #[serde(default)]
+    pub interfaces: Vec<Interface>,
     /// Counters since the start: what, then how often. Dropped packets are `drop_<reason>`.
     pub counters: BTreeMap<String, u64>,
 }
@@ -268,6 +275,10 @@ pub struct Neighbor {
     /// Its BFD session's state; nothing where there is none, because BFD is not configured or
     /// the neighbour is not one whose loss matters.
     pub bfd: Option<BfdState>,
+    /// The id of the key that its last packet was authenticated with; nothing without
+    /// cryptographic authentication.
+    #[serde(default)]
+    pub auth_key: Option<u8>,
 }
 
 /// One LSA of the database.

@@ -128,6 +128,7 @@ fn speaker(n: u8, announcers: &[u8]) -> Status {
             state_ms: 1000,
             dead_ms: 3000,
             bfd: None,
+            auth_key: None,
         }],
         announced: if announcers.contains(&n) {
             vec![announced]
@@ -140,6 +141,7 @@ fn speaker(n: u8, announcers: &[u8]) -> Status {
             silent_ms: 10,
         },
         announcers: BTreeMap::from([(vip(), announcers.iter().map(|n| router_id(*n)).collect())]),
+        interfaces: Vec::new(),
         widths: vec![width(announcers)],
         lateness: BTreeMap::new(),
         counters: BTreeMap::new(),

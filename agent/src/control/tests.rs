@@ -74,6 +74,7 @@ fn status(announced: &[Source]) -> Box<Status> {
         withheld: Vec::new(),
         owner: Owner::None,
         announcers: BTreeMap::new(),
+        interfaces: Vec::new(),
         widths: Vec::new(),
         lateness: BTreeMap::new(),
         counters: BTreeMap::new(),

@@ -3,8 +3,10 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use isopath_api::auth::Algorithm;
 use isopath_api::config::Dataplane;
 use isopath_api::ids::NeighborState;
+use isopath_api::interface::{Authentication, Interface, Refused, Standing};
 use isopath_api::observed::{CheckResult, ControllerObserved, DataplaneObserved, VipObserved};
 use isopath_api::paths::{Lateness, Width};
 use isopath_api::reason::Reason;
@@ -35,6 +37,7 @@ fn status() -> Status {
             state_ms: 1,
             dead_ms: 1,
             bfd: Some(BfdState::Down),
+            auth_key: None,
         }],
         announced: vec![Announced {
             vip: "10.99.0.1".parse().unwrap(),
@@ -47,6 +50,23 @@ fn status() -> Status {
         withheld: Vec::new(),
         owner: Owner::None,
         announcers: std::collections::BTreeMap::new(),
+        interfaces: vec![Interface {
+            name: "eth1".to_owned(),
+            address: Some(Ipv4Addr::new(10, 0, 1, 2)),
+            unnumbered: false,
+            auth: Authentication::Cryptographic {
+                key_id: 3,
+                algorithm: Algorithm::HmacSha256,
+                standing: Standing::Expired,
+                accepted: vec![3],
+            },
+            refused: Some(Refused {
+                count: 12,
+                address: Ipv4Addr::new(10, 0, 1, 1),
+                detail: "authentication: key id 4 unknown, ours: 3".to_owned(),
+                ago_ms: 5,
+            }),
+        }],
         widths: vec![Width {
             router_id: "10.0.1.1".parse().unwrap(),
             vips: vec!["10.99.0.1".parse().unwrap()],
@@ -162,6 +182,8 @@ fn each_thing_has_its_series() {
         r#"isopath_vip_in_lsdb{vip="10.99.0.2"} 0"#,
         r#"isopath_ospf_neighbor_state{interface="eth1",router_id="10.0.1.1"} 8"#,
         r#"isopath_bfd_up{interface="eth1",router_id="10.0.1.1"} 0"#,
+        r#"isopath_ospf_auth_key_valid{interface="eth1",key_id="3"} 0"#,
+        r#"isopath_ospf_auth_refused_total{interface="eth1"} 12"#,
         r#"isopath_ospf_ecmp_width{router="10.0.1.1",vip="10.99.0.1"} 4"#,
         r#"isopath_speaker_packet_late_seconds_bucket{packet="hello",le="0.001"} 5"#,
         r#"isopath_speaker_packet_late_seconds_bucket{packet="hello",le="0.1"} 6"#,

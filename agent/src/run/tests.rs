@@ -105,6 +105,7 @@ fn status(announced: &[Announcement]) -> Status {
         withheld: Vec::new(),
         owner: Owner::None,
         announcers: std::collections::BTreeMap::new(),
+        interfaces: Vec::new(),
         widths: Vec::new(),
         lateness: std::collections::BTreeMap::new(),
         counters: std::collections::BTreeMap::new(),

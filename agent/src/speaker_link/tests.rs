@@ -48,6 +48,7 @@ fn status(announced: Vec<Announced>) -> Status {
         withheld: Vec::new(),
         owner: Owner::None,
         announcers: std::collections::BTreeMap::new(),
+        interfaces: Vec::new(),
         widths: Vec::new(),
         lateness: std::collections::BTreeMap::new(),
         counters: std::collections::BTreeMap::new(),
@@ -281,8 +282,11 @@ async fn one_question_has_a_connection_of_its_own() {
         let lines = BufReader::new(read).lines();
         let mut peer = Peer { lines, write };
         assert_eq!(peer.request().await, Request::Neighbors);
-        let neighbors = Vec::new();
-        peer.reply(&Reply::Neighbors { neighbors }).await;
+        let reply = Reply::Neighbors {
+            neighbors: Vec::new(),
+            interfaces: Vec::new(),
+        };
+        peer.reply(&reply).await;
     });
     let reply = soon("an answer", ask(&path, &Request::Neighbors))
         .await
@@ -290,7 +294,8 @@ async fn one_question_has_a_connection_of_its_own() {
     assert_eq!(
         reply,
         Reply::Neighbors {
-            neighbors: Vec::new()
+            neighbors: Vec::new(),
+            interfaces: Vec::new(),
         }
     );
     answer.await.unwrap();

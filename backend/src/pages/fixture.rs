@@ -126,6 +126,7 @@ fn director(name: &DirectorName, n: u8) -> DirectorView {
             state_ms: 1_092_000,
             dead_ms: 3_400,
             bfd: Some(BfdState::Up),
+            auth_key: None,
         }],
         vips: vec![DirectorVipView {
             vip: VIP.parse().unwrap(),

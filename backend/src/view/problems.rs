@@ -30,6 +30,7 @@ pub(super) fn find(
     // A VIP that is rightly withheld is the VIP's problem, told there.
     let others = directors.iter().filter(|d| !withholding.contains(&d.name));
     problems.extend(others.filter_map(|director| of_director(facts, director)));
+    problems.extend(uplinks(facts));
     problems.extend(conflicts(facts));
     problems.extend(slow_operations(facts));
     problems.extend(services.iter().flat_map(of_service));
@@ -204,6 +205,29 @@ fn next_for(facts: &Facts<'_>, director: &DirectorState) -> &'static str {
         }
         Some(_) => "see `isopath neighbors` and the agent's log on the director",
     }
+}
+
+/// What the speakers complain of on their interfaces: keys that have expired, packets refused for
+/// their authentication, which keep a switch out that is not among the neighbours therefore.
+fn uplinks(facts: &Facts<'_>) -> Vec<ProblemView> {
+    let mut problems = Vec::new();
+    for (name, director) in &facts.cluster.directors {
+        let observed = director.fresh(facts.now);
+        let Some(speaker) = observed.and_then(|observed| observed.speaker.as_ref()) else {
+            continue;
+        };
+        for interface in &speaker.interfaces {
+            problems.extend(interface.complaints().into_iter().map(|cause| ProblemView {
+                state: State::Degraded,
+                object: format!("uplink {} of director {name}", interface.name),
+                cause,
+                since: None,
+                next:
+                    "compare the keys of the director and the switch, and their clocks".to_owned(),
+            }));
+        }
+    }
+    problems
 }
 
 fn conflicts(facts: &Facts<'_>) -> Vec<ProblemView> {

@@ -1,9 +1,11 @@
 //! One table: what is heard, and what is then shown.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use isopath_api::desired::AdminState;
 use isopath_api::ids::NeighborState;
+use isopath_api::interface::{Authentication, Interface, Refused};
 use isopath_api::observed::{CheckResult, Health};
 use isopath_api::reason::Reason;
 use isopath_api::view::{DirectorView, OperationState};
@@ -334,6 +336,30 @@ fn the_lsdb_of_a_director_without_a_neighbour_is_not_believed() {
         real,
         ["d1", "d2"],
         "the older LSDB of d2 is the one that knows"
+    );
+}
+
+#[test]
+fn a_key_that_keeps_a_switch_out_is_told_though_all_else_is_well() {
+    let mut known = Known::healthy(1);
+    known.pass(Duration::from_secs(1));
+    let mut report = observed(1, &[1]);
+    report.speaker.as_mut().unwrap().interfaces = vec![Interface {
+        name: "eth2".to_owned(),
+        address: None,
+        unnumbered: false,
+        auth: Authentication::Simple,
+        refused: Some(Refused {
+            count: 4,
+            address: Ipv4Addr::new(10, 0, 1, 1),
+            detail: "authentication: another password".to_owned(),
+            ago_ms: 700,
+        }),
+    }];
+    known.hear(report);
+    assert_eq!(
+        problems(&shown(&known)),
+        ["uplink eth2 of director d1: authentication: another password on eth2 from 10.0.1.1"]
     );
 }
 

@@ -1,5 +1,6 @@
 //! `isopath neighbors` and `isopath lsdb`.
 
+use isopath_api::interface::{Authentication, Interface};
 use isopath_api::speaker::{ExternalRoute, Lsa, Neighbor};
 use isopath_api::view::ClusterView;
 use isopath_api::{agent, speaker};
@@ -21,21 +22,27 @@ struct Row {
 }
 
 pub(super) fn neighbors(args: &Args) -> Result<(), Failure> {
-    let rows = match Daemon::of(&args.target) {
+    let (rows, interfaces) = match Daemon::of(&args.target) {
         Some(Daemon::Agent(path)) => match ask_agent(path, &agent::Request::Neighbors)? {
-            agent::Reply::Neighbors { neighbors } => own(neighbors),
+            agent::Reply::Neighbors {
+                neighbors,
+                interfaces,
+            } => (own(neighbors), interfaces),
             _ => return Err(unexpected("the agent")),
         },
         Some(Daemon::Speaker(path)) => match ask_speaker(path, &speaker::Request::Neighbors)? {
-            speaker::Reply::Neighbors { neighbors } => own(neighbors),
+            speaker::Reply::Neighbors {
+                neighbors,
+                interfaces,
+            } => (own(neighbors), interfaces),
             _ => return Err(unexpected("the speaker")),
         },
-        None => of_cluster(args)?,
+        None => (of_cluster(args)?, Vec::new()),
     };
     if args.json {
         return print_json("isopath.neighbors/1", "neighbors", &rows);
     }
-    print(&neighbor_table(&rows))
+    print(&neighbor_table(&rows, &interfaces))
 }
 
 fn own(neighbors: Vec<Neighbor>) -> Vec<Row> {
@@ -63,7 +70,9 @@ fn of_cluster(args: &Args) -> Result<Vec<Row>, Failure> {
 }
 
 /// The columns and their order are those of FRR's `show ip ospf neighbor`.
-fn neighbor_table(rows: &[Row]) -> String {
+///
+/// Below stands what keeps a neighbour out that has no row.
+fn neighbor_table(rows: &[Row], interfaces: &[Interface]) -> String {
     let mut table = Table::new(vec![
         Column::Left("DIRECTOR"),
         Column::Left("NEIGHBOR ID"),
@@ -74,6 +83,7 @@ fn neighbor_table(rows: &[Row]) -> String {
         Column::Left("ADDRESS"),
         Column::Left("INTERFACE"),
         Column::Left("BFD"),
+        Column::Left("AUTH"),
     ]);
     for Row { director, neighbor } in rows {
         table.row([
@@ -92,9 +102,32 @@ fn neighbor_table(rows: &[Row]) -> String {
             neighbor
                 .bfd
                 .map_or_else(|| "-".to_owned(), |state| state.to_string()),
+            authentication(neighbor, interfaces),
         ]);
     }
-    table.render()
+    let mut text = table.render();
+    for complaint in interfaces.iter().flat_map(Interface::complaints) {
+        text.push_str(&complaint);
+        text.push('\n');
+    }
+    text
+}
+
+/// How we authenticate towards a neighbour, and its key where that is another one.
+fn authentication(neighbor: &Neighbor, interfaces: &[Interface]) -> String {
+    let theirs = neighbor.auth_key.map(|key| format!("key {key}"));
+    let interface = interfaces.iter().find(|at| at.name == neighbor.interface);
+    let Some(Interface { auth, .. }) = interface else {
+        return theirs.unwrap_or_else(|| "-".to_owned());
+    };
+    match auth {
+        Authentication::None => "-".to_owned(),
+        Authentication::Simple => auth.to_string(),
+        Authentication::Cryptographic { key_id, .. } => match neighbor.auth_key {
+            Some(other) if other != *key_id => format!("{auth}, its key {other}"),
+            Some(_) | None => auth.to_string(),
+        },
+    }
 }
 
 pub(super) fn lsdb(args: &Args) -> Result<(), Failure> {
@@ -196,7 +229,9 @@ fn links(lsa: &Lsa) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use isopath_api::auth::Algorithm;
     use isopath_api::ids::{NeighborState, RouterId};
+    use isopath_api::interface::Standing;
     use isopath_api::speaker::Link;
     use std::net::Ipv4Addr;
 
@@ -259,15 +294,34 @@ mod tests {
                 state_ms: 252_000,
                 dead_ms: 3_456,
                 bfd: None,
+                auth_key: Some(1),
             },
         };
-        let text = neighbor_table(&[row]);
+        let interface = Interface {
+            name: "eth1".to_owned(),
+            address: None,
+            unnumbered: false,
+            auth: Authentication::Cryptographic {
+                key_id: 2,
+                algorithm: Algorithm::Md5,
+                standing: Standing::Expired,
+                accepted: vec![2],
+            },
+            refused: None,
+        };
+        let text = neighbor_table(&[row], &[interface]);
         let cells: Vec<_> = text.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(
-            cells,
+            cells[..9],
             [
                 "d1", "10.0.0.1", "1", "2-Way", "4m12s", "3.4s", "10.0.1.1", "eth1", "-"
             ]
+        );
+        assert_eq!(cells[9..], ["md5", "key", "2,", "its", "key", "1"]);
+        let complaint = text.lines().nth(2).unwrap();
+        assert!(
+            complaint.contains("every key on eth1 has expired"),
+            "{text}"
         );
     }
 }

@@ -337,6 +337,20 @@ pub(crate) struct Authenticator {
     pub(crate) next_sequence: u32,
     /// The key of the last packet, to tell when it changes.
     last_used: Option<(u8, Standing)>,
+    refused: Option<Refused>,
+}
+
+/// The packets that an interface refused for their authentication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// How many there were since the start.
+    pub count: u64,
+    /// When the last one came.
+    pub at: Instant,
+    /// Its source.
+    pub source: Ipv4Addr,
+    /// What was found in place of what, in words.
+    pub detail: String,
 }
 
 /// What a neighbour's last accepted packet was authenticated by (§D.3).
@@ -464,6 +478,30 @@ impl Router {
                 }
             }
         })
+    }
+
+    /// The packets that an interface refused for their authentication, if there were any.
+    pub fn last_refused(&self, id: InterfaceId) -> Option<&Refused> {
+        self.interfaces.get(id.0)?.auth.refused.as_ref()
+    }
+
+    /// Keeps what was refused for [`Router::last_refused`].
+    pub(crate) fn note_refused(
+        &mut self,
+        now: Instant,
+        id: InterfaceId,
+        source: Ipv4Addr,
+        refusal: &Refusal,
+    ) {
+        if let Some(interface) = self.interfaces.get_mut(id.0) {
+            let before = &interface.auth.refused;
+            interface.auth.refused = Some(Refused {
+                count: before.as_ref().map_or(0, |refused| refused.count) + 1,
+                at: now,
+                source,
+                detail: refusal.to_string(),
+            });
+        }
     }
 
     /// Puts the authentication on a packet that leaves now, by the time of the input at hand.

@@ -113,7 +113,7 @@ impl LinkState {
     }
 
     /// Whether the link has no subnet of its own.
-    pub(crate) fn is_unnumbered(self) -> bool {
+    pub fn is_unnumbered(self) -> bool {
         self.prefix_len >= 32
     }
 }

@@ -42,8 +42,8 @@ mod timer;
 mod view;
 
 pub use auth::{
-    Authentication, AuthenticationError, AuthenticationView, Key, Lifetime, Received, Secret,
-    Standing,
+    Authentication, AuthenticationError, AuthenticationView, Key, Lifetime, Received, Refused,
+    Secret, Standing,
 };
 pub use config::{
     AnnounceError, AreaType, Config, ConfigError, External, InterfaceConfig, LinkState,

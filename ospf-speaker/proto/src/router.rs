@@ -255,6 +255,7 @@ impl Router {
             .map_err(|reason| (reason, self.explain_header(reason, &header)))?;
         let vouched = self
             .authenticate(now, id, source, &envelope)
+            .inspect_err(|refusal| self.note_refused(now, id, source, refusal))
             .map_err(|refusal| (refusal.reason(), refusal.to_string()))?;
         self.check_router_id(&header).map_err(plain)?;
         let router_id = header.router_id;

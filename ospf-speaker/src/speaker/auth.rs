@@ -1,10 +1,15 @@
 //! Packet authentication: the keys as the wall clock has them, and sequence numbers that no
 //! later run uses again.
 
-use isopath_ospf::{AuthenticationError, InterfaceId};
+use std::time::Instant;
+
+use isopath_api::auth::Algorithm;
+use isopath_api::interface::{self, Authentication, Refused};
+use isopath_ospf::{AuthenticationError, AuthenticationView, InterfaceId, Standing};
 use tracing::{debug, error, info};
 
 use super::Speaker;
+use super::views::millis;
 use crate::keys::Clocks;
 
 impl Speaker {
@@ -53,5 +58,61 @@ impl Speaker {
         ) {
             self.kept.reserve_auth(&interface.name, next);
         }
+    }
+
+    /// The interfaces, with their authentication.
+    pub(super) fn interface_views(&self, now: Instant) -> Vec<interface::Interface> {
+        let views = self
+            .interfaces
+            .iter()
+            .enumerate()
+            .map(|(place, interface)| {
+                let id = InterfaceId(place);
+                let link = interface.link;
+                interface::Interface {
+                    name: interface.name.clone(),
+                    address: link.map(|link| link.address),
+                    unnumbered: link.is_some_and(|link| link.is_unnumbered()),
+                    auth: self
+                        .router
+                        .authentication(now, id)
+                        .map_or(Authentication::None, shown),
+                    refused: self.router.last_refused(id).map(|refused| Refused {
+                        count: refused.count,
+                        address: refused.source,
+                        detail: refused.detail.clone(),
+                        ago_ms: millis(now.saturating_duration_since(refused.at)),
+                    }),
+                }
+            });
+        views.collect()
+    }
+}
+
+fn shown(view: AuthenticationView) -> Authentication {
+    match view {
+        AuthenticationView::Null => Authentication::None,
+        AuthenticationView::Simple => Authentication::Simple,
+        AuthenticationView::Cryptographic {
+            key_id,
+            algorithm,
+            standing,
+            accepted,
+        } => Authentication::Cryptographic {
+            key_id,
+            algorithm: match algorithm {
+                isopath_ospf::Algorithm::Md5 => Algorithm::Md5,
+                isopath_ospf::Algorithm::HmacSha1 => Algorithm::HmacSha1,
+                isopath_ospf::Algorithm::HmacSha256 => Algorithm::HmacSha256,
+                isopath_ospf::Algorithm::HmacSha384 => Algorithm::HmacSha384,
+                isopath_ospf::Algorithm::HmacSha512 => Algorithm::HmacSha512,
+            },
+            standing: match standing {
+                Standing::Valid => interface::Standing::Valid,
+                Standing::Expired => interface::Standing::Expired,
+                Standing::Early => interface::Standing::Early,
+            },
+            accepted,
+        },
     }
 }

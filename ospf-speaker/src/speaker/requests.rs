@@ -57,6 +57,7 @@ impl Speaker {
             }
             Request::Neighbors => Reply::Neighbors {
                 neighbors: self.neighbors(now),
+                interfaces: self.interface_views(now),
             },
             Request::Lsdb => Reply::Lsdb {
                 lsas: self.lsas(now),

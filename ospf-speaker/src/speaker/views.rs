@@ -55,6 +55,7 @@ impl Speaker {
             announcers: self.announcers(&carried),
             widths: self.widths(),
             lateness: self.lateness(),
+            interfaces: self.interface_views(now),
             counters: self.all_counters(),
         }
     }
@@ -103,6 +104,7 @@ impl Speaker {
                 isopath_bfd::State::Init => BfdState::Init,
                 isopath_bfd::State::Up => BfdState::Up,
             }),
+            auth_key: view.received.map(|received| received.key_id),
         }
     }
 
@@ -186,6 +188,14 @@ pub(super) fn timeless(status: &Status) -> Status {
     timeless.up_ms = 0;
     timeless.counters.clear();
     timeless.lateness.clear();
+    for refused in timeless
+        .interfaces
+        .iter_mut()
+        .flat_map(|at| &mut at.refused)
+    {
+        refused.ago_ms = 0;
+        refused.count = 0;
+    }
     for neighbor in &mut timeless.neighbors {
         neighbor.state_ms = 0;
         neighbor.dead_ms = 0;
@@ -198,6 +208,6 @@ pub(super) fn timeless(status: &Status) -> Status {
     timeless
 }
 
-fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -240,6 +240,10 @@ fn who_is_of_another_mind_stays_out_and_the_words_say_why() {
         assert_eq!(pair.states(), [None; 2], "{words}");
         assert_eq!(pair.complaints(0), [words]);
         assert!(pair.dropped(0, reason) >= 2, "{words}: not counted");
+        let refused = pair.routers[0].last_refused(WIRE).unwrap();
+        assert_eq!(refused.detail, words);
+        assert_eq!(refused.source, link(1).address);
+        assert_eq!(refused.count, pair.dropped(0, reason));
         assert!(pair.refused() >= 4, "{words}: the other one took ours");
     }
     let password = |text: &[u8]| Authentication::Simple(Secret::new(text));
