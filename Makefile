@@ -13,7 +13,7 @@ $(TEST_TARGETS): export ISOPATH_BIN_DIR := $(abspath $(TARGET)/debug)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab lab-down measure bench-speaker release check fmt clippy doc \
+.PHONY: help lab lab-down measure bench-speaker interop release check fmt clippy doc \
 	test test-build test-unit test-lab test-ipvs test-browser test-leftovers sim
 
 help: ## list the targets
@@ -38,6 +38,11 @@ bench-speaker: ## isopath, FRR and BIRD as the directors' speaker, side by side 
 	@scripts/setup build lab
 	@$(MAKE) --no-print-directory release
 	$(LAB) bench speaker --reps $(or $(REPS),10) --json $(TARGET)/bench-speaker.json $(BENCH)
+
+interop: ## the speaker against FRR and BIRD in every form; writes the table of docs/OSPF.md
+	@scripts/setup build lab
+	@$(MAKE) --no-print-directory release
+	$(LAB) interop --markdown docs/OSPF.md
 
 release: ## build the release binaries
 	$(CARGO) build --locked --release --workspace

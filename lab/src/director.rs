@@ -383,7 +383,7 @@ fn parse_scheduled(stats: &str) -> Option<u64> {
 }
 
 /// One request and its answer on a daemon's socket: a JSON object a line, both ways.
-fn ask<Q: Serialize, A: DeserializeOwned>(socket: &Path, request: &Q) -> Result<A> {
+pub(crate) fn ask<Q: Serialize, A: DeserializeOwned>(socket: &Path, request: &Q) -> Result<A> {
     let ask = || -> Result<A> {
         let mut stream = UnixStream::connect(socket)?;
         let limit = scaled(Duration::from_secs(5));

@@ -17,6 +17,7 @@ pub mod director;
 pub mod fetch;
 pub mod forward;
 pub mod http;
+pub mod interop;
 pub mod measure;
 pub mod netns;
 pub mod plan;

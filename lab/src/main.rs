@@ -11,7 +11,7 @@ use isopath_lab::fetch::Load;
 use isopath_lab::switch::SwitchKind;
 use isopath_lab::topology::Spec;
 use isopath_lab::vm::{self, Unavailable, VmSpec};
-use isopath_lab::{bench, http, measure, registry, report, up};
+use isopath_lab::{bench, http, interop, measure, registry, report, up};
 
 /// Clusters in network namespaces.
 #[derive(Debug, Parser)]
@@ -54,6 +54,8 @@ enum Command {
     /// Compare with others, and with what must be reached.
     #[command(subcommand)]
     Bench(Bench),
+    /// The speaker against every peer, in every form that both have.
+    Interop(Interop),
     /// Measure a cluster without IPVS.
     #[command(subcommand)]
     Measure(Measure),
@@ -87,6 +89,19 @@ const NAME: &str = "lab";
 
 /// The exit status of `vm` where no virtual machine can be had, for scripts that skip then.
 const NO_MACHINE: u8 = 77;
+
+#[derive(Debug, Args)]
+struct Interop {
+    /// Only the cells whose name has this part, such as `bird/broadcast` or `/nssa/`.
+    #[arg(long)]
+    only: Option<String>,
+    /// How many cells at the same time; they mostly wait.
+    #[arg(long, default_value_t = 8)]
+    jobs: usize,
+    /// A file to write the table into, between its markers.
+    #[arg(long, conflicts_with = "only")]
+    markdown: Option<PathBuf>,
+}
 
 #[derive(Debug, Args)]
 struct Cluster {
@@ -187,6 +202,11 @@ fn run(command: Command) -> Result<ExitCode> {
                 .send(count),
             )?;
         }
+        Command::Interop(Interop {
+            only,
+            jobs,
+            markdown,
+        }) => return interop::command(only.as_deref(), jobs, markdown.as_deref()),
         Command::Vm { writable, command } => return in_machine(writable, command),
         Command::Bench(Bench::Speaker(options)) => {
             return Ok(match bench::speaker(&options)? {

@@ -303,14 +303,14 @@ impl Drop for Lab {
     }
 }
 
-fn complain(result: Result<()>) {
+pub(crate) fn complain(result: Result<()>) {
     if let Err(error) = result {
         eprintln!("isopath-lab: cleaning up: {error:#}");
     }
 }
 
 /// The ends of all logs, for a test that failed and whose lab is about to go.
-fn print_logs(directory: &Path) {
+pub(crate) fn print_logs(directory: &Path) {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return;
     };
@@ -332,7 +332,7 @@ fn print_logs(directory: &Path) {
     }
 }
 
-fn directory(registry: &Registry, name: &str) -> Result<PathBuf> {
+pub(crate) fn directory(registry: &Registry, name: &str) -> Result<PathBuf> {
     let path = registry.directory().join(name);
     std::fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
     Ok(path)
@@ -363,7 +363,7 @@ fn switch_config(spec: &Spec) -> SwitchConfig {
 }
 
 /// A bridge that forwards from the first moment on.
-fn bridge(name: &str, address: Ipv4Addr) -> [String; 3] {
+pub(crate) fn bridge(name: &str, address: Ipv4Addr) -> [String; 3] {
     [
         format!("link add {name} type bridge stp_state 0 forward_delay 0"),
         format!("address add {address}/24 dev {name}"),
@@ -389,7 +389,7 @@ fn wire_switch(registry: &Arc<Registry>, spec: &Spec) -> Result<Namespace> {
     Ok(switch)
 }
 
-fn wire_client(registry: &Arc<Registry>, switch: &Namespace) -> Result<Namespace> {
+pub(crate) fn wire_client(registry: &Arc<Registry>, switch: &Namespace) -> Result<Namespace> {
     let client = Namespace::create(registry, "client")?;
     client.ip([
         format!(

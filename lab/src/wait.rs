@@ -47,6 +47,21 @@ pub fn scaled(duration: Duration) -> Duration {
 pub fn until<T>(
     what: impl Display,
     within: Duration,
+    look: impl FnMut() -> Result<Probe<T>>,
+) -> Result<T> {
+    // A look costs a process or a system call; more looks would only slow what they wait for.
+    let pause = scaled(Duration::from_millis(20)).min(Duration::from_millis(200));
+    until_every(pause, what, within, look)
+}
+
+/// The same with a pause of one's own between two looks, for many that wait at the same time.
+///
+/// # Errors
+/// As [`until`].
+pub fn until_every<T>(
+    pause: Duration,
+    what: impl Display,
+    within: Duration,
     mut look: impl FnMut() -> Result<Probe<T>>,
 ) -> Result<T> {
     let within = scaled(within);
@@ -60,8 +75,7 @@ pub fn until<T>(
                 }
             }
         }
-        // A look costs a process or a system call; more looks would only slow what they wait for.
-        std::thread::sleep(scaled(Duration::from_millis(20)).min(Duration::from_millis(200)));
+        std::thread::sleep(pause);
     }
 }
 

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,7 +16,6 @@ use isopath_api::speaker::{
     Announcement, Neighbor, Owner, Reply, Request, Source as Voice, Status,
 };
 use isopath_lab::director::{Director, Source};
-use isopath_lab::netns::checked;
 use isopath_lab::plan::VIP;
 use isopath_lab::route_monitor::RouteMonitor;
 use isopath_lab::switch::SwitchKind;
@@ -118,15 +116,9 @@ fn run(case: &Case) -> Result<()> {
     planned_stop(case, &mut lab)
 }
 
-/// Gives the programs that run so far a real-time priority: a switch's control plane has a
-/// processor to itself, and its BFD must not fail because this machine is busy.
+/// Gives the programs that run so far a real-time priority.
 fn prioritize(lab: &mut Lab) -> Result<()> {
-    for process in lab.processes() {
-        let mut chrt = Command::new("chrt");
-        chrt.args(["--all-tasks", "--fifo", "--pid", "5"]);
-        checked(chrt.arg(process.pid().to_string()))?;
-    }
-    Ok(())
+    lab.processes().try_for_each(|process| process.prioritize())
 }
 
 #[expect(

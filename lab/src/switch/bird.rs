@@ -119,8 +119,8 @@ protocol kernel {{
 fn areas(area: SwitchArea, fabric: &str, passive: &str) -> String {
     let kind = match area.kind {
         AreaType::Normal => "",
-        AreaType::Stub => "    stub yes;\n",
-        AreaType::Nssa => "    nssa yes;\n",
+        AreaType::Stub => "    stub;\n",
+        AreaType::Nssa => "    nssa;\n",
     };
     if area.id == SwitchArea::BACKBONE.id {
         return format!("  area {} {{\n{kind}{fabric}{passive}  }};\n", area.id);

@@ -1,5 +1,6 @@
 //! FRR as the switch.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::ErrorKind;
@@ -133,7 +134,7 @@ pub(super) fn refusal(directory: &Path, config: &SwitchConfig) -> Result<Option<
         .output()
         .context("starting ospfd")?;
     let said = String::from_utf8_lossy(&output.stderr);
-    let refused: Vec<&str> = said.lines().filter_map(refused_line).collect();
+    let refused: BTreeSet<&str> = said.lines().filter_map(refused_command).collect();
     if refused.is_empty() && !output.status.success() {
         bail!(
             "ospfd's check ended with {}: {}",
@@ -141,13 +142,15 @@ pub(super) fn refusal(directory: &Path, config: &SwitchConfig) -> Result<Option<
             said.trim()
         );
     }
-    Ok((!refused.is_empty()).then(|| refused.join("; ")))
+    let refused = Vec::from_iter(refused);
+    Ok((!refused.is_empty()).then(|| format!("No such command: {}", refused.join("; "))))
 }
 
-/// What ospfd says of a line that it does not know, without its time and its codes.
-fn refused_line(line: &str) -> Option<&str> {
-    let said = line.find("No such command on config line")?;
-    line.get(said..)
+/// The command in a line of the form `… No such command on config line 8:  COMMAND`.
+fn refused_command(line: &str) -> Option<&str> {
+    let (_, said) = line.split_once("No such command on config line ")?;
+    let (_, command) = said.split_once(": ")?;
+    Some(command.trim())
 }
 
 fn zebra_conf() -> String {
@@ -282,4 +285,18 @@ fn parse_neighbors(answer: &str) -> Result<Vec<SwitchNeighbor>> {
     }
     neighbors.sort_by_key(|neighbor| neighbor.router_id);
     Ok(neighbors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_ospfd_does_not_know_is_found_in_what_it_says() {
+        let said = "2026/11/22 16:29:40 OSPF: [SHWNK-NWT5S][EC 100663304] \
+                    No such command on config line 9:  ip ospf authentication key-chain k";
+        let command = "ip ospf authentication key-chain k";
+        assert_eq!(refused_command(said), Some(command));
+        assert_eq!(refused_command("2026/11/22 16:29:40 OSPF: started"), None);
+    }
 }
