@@ -186,8 +186,8 @@ pub struct Status {
     /// The state of the owner of the announced set.
     pub owner: Owner,
     /// Which routers announce each VIP of ours, by our LSDB, ourselves included. Others are as of
-    /// the last calculation of the area's paths, a second ago at most, and only those that it
-    /// reaches: what a crashed router said does not count any more once nobody links to it.
+    /// the last calculation of the area's paths and only those that it reaches (for a subscriber
+    /// it is a second old at most; a request has the next one begin): what a crashed router said does not count any more once nobody links to it.
     pub announcers: BTreeMap<Vip, Vec<RouterId>>,
     /// How the switches spread the traffic of each VIP of ours: for the first 16 of them, our
     /// neighbours before others.
@@ -301,6 +301,9 @@ pub struct Lsa {
     /// A Router-LSA's links; nothing for another type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<Link>,
+    /// A Network-LSA's routers; nothing for another type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routers: Vec<RouterId>,
     /// The route of an LSA of type 5 or 7; nothing for another type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalRoute>,

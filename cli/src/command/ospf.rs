@@ -1,7 +1,7 @@
 //! `isopath neighbors` and `isopath lsdb`.
 
 use isopath_api::interface::{Authentication, Interface};
-use isopath_api::speaker::{ExternalRoute, Lsa, Neighbor};
+use isopath_api::speaker::{ExternalRoute, Link, Lsa, Neighbor};
 use isopath_api::view::ClusterView;
 use isopath_api::{agent, speaker};
 use serde::Serialize;
@@ -211,19 +211,44 @@ fn carried(lsa: &Lsa) -> String {
 }
 
 /// The links of a Router-LSA, hosts first: what an operator looks for is who announces a VIP.
+/// Then routers and networks that it is attached to, then subnets; or the routers of a
+/// Network-LSA. A row has so many, the JSON has all.
 fn links(lsa: &Lsa) -> String {
-    let host = |link: &&isopath_api::speaker::Link| link.link_type == 3 && link.data.is_broadcast();
-    let hosts = lsa
-        .links
-        .iter()
-        .filter(host)
-        .map(|link| format!("{}/32@{}", link.id, link.metric));
-    let others = lsa.links.len() - lsa.links.iter().filter(host).count();
-    let mut parts: Vec<String> = hosts.collect();
-    if others > 0 {
-        parts.push(format!("+{others}"));
+    let rank = |link: &Link| match link.link_type {
+        HOST_OR_SUBNET if link.data.is_broadcast() => 0,
+        HOST_OR_SUBNET => 2,
+        _ => 1,
+    };
+    let mut links: Vec<&Link> = lsa.links.iter().collect();
+    links.sort_by_key(|link| rank(link));
+    let mut parts: Vec<String> = links.into_iter().take(SHOWN).map(link_text).collect();
+    let routers = lsa.routers.iter().take(SHOWN);
+    parts.extend(routers.map(|router| format!("router {router}")));
+    let more = (lsa.links.len() + lsa.routers.len()).saturating_sub(parts.len());
+    if more > 0 {
+        parts.push(format!("+{more}"));
     }
     parts.join(" ")
+}
+
+/// So many links are shown in a row.
+const SHOWN: usize = 4;
+
+/// A stub network's link type (RFC 2328 §A.4.2).
+const HOST_OR_SUBNET: u8 = 3;
+
+fn link_text(link: &Link) -> String {
+    let metric = link.metric;
+    match link.link_type {
+        1 => format!("router {}@{metric}", link.id),
+        2 => format!("network {}@{metric}", link.id),
+        HOST_OR_SUBNET => {
+            let length = link.data.to_bits().leading_ones();
+            format!("{}/{length}@{metric}", link.id)
+        }
+        4 => format!("virtual {}@{metric}", link.id),
+        other => format!("type {other} {}@{metric}", link.id),
+    }
 }
 
 #[cfg(test)]
@@ -232,7 +257,6 @@ mod tests {
     use isopath_api::auth::Algorithm;
     use isopath_api::ids::{NeighborState, RouterId};
     use isopath_api::interface::Standing;
-    use isopath_api::speaker::Link;
     use std::net::Ipv4Addr;
 
     #[test]
@@ -256,7 +280,16 @@ mod tests {
                 link(3, "10.99.0.1", "255.255.255.255"),
                 link(3, "10.0.1.0", "255.255.255.0"),
             ],
+            routers: Vec::new(),
             external: None,
+        };
+        let network = Lsa {
+            ls_type: 2,
+            links: Vec::new(),
+            routers: (1..=6)
+                .map(|n| RouterId(Ipv4Addr::new(10, 0, n, 2)))
+                .collect(),
+            ..lsa.clone()
         };
         let external = Lsa {
             ls_type: 7,
@@ -271,14 +304,19 @@ mod tests {
             }),
             ..lsa.clone()
         };
-        let text = lsdb_table(&[lsa, external]);
+        let text = lsdb_table(&[lsa, external, network]);
         let row = text.lines().nth(1).unwrap();
         assert!(
-            row.contains("0x80000003  0x01a2     60  10.99.0.1/32@1 +2"),
+            row.ends_with(
+                "0x80000003  0x01a2     60  10.99.0.1/32@1 router 10.0.0.1@1 10.0.1.0/24@1"
+            ),
             "{row}"
         );
         let row = text.lines().nth(2).unwrap();
         assert!(row.ends_with("10.99.0.2/32@E2:20 via 10.0.1.2"), "{row}");
+        let row = text.lines().nth(3).unwrap();
+        let shown = "router 10.0.1.2 router 10.0.2.2 router 10.0.3.2 router 10.0.4.2 +2";
+        assert!(row.ends_with(shown), "{row}");
     }
 
     #[test]

@@ -331,6 +331,17 @@ fn speaker_text(status: &speaker::Status) -> String {
         writeln!(text, "  does not announce {}: {reason}", withheld.vip)
             .expect("a String takes all writes");
     }
+    for seen in &status.widths {
+        let vips: Vec<String> = seen.vips.iter().take(3).map(ToString::to_string).collect();
+        let more = match seen.vips.len().saturating_sub(vips.len()) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let (switch, width, vips) = (seen.router_id, seen.width, vips.join(" "));
+        let hops = if width == 1 { "next hop" } else { "next hops" };
+        writeln!(text, "  {switch} has {width} {hops} to {vips}{more}")
+            .expect("a String takes all writes");
+    }
     text
 }
 

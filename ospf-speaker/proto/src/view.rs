@@ -11,7 +11,9 @@ use crate::graceful::{RestartEnd, RestartRefusal};
 use crate::ids::{InterfaceId, NeighborId, RouterId};
 use crate::lsdb::Entry;
 use crate::neighbor::State;
-use crate::packet::{ExternalLsa, ExternalMetric, LinkKind, LsType, LsaKey, RouterLink, RouterLsa};
+use crate::packet::{
+    ExternalLsa, ExternalMetric, LinkKind, LsType, LsaKey, NetworkLsa, RouterLink, RouterLsa,
+};
 use crate::router::Router;
 use crate::timer::Timer;
 
@@ -174,6 +176,8 @@ pub struct LsaView {
     pub length: u16,
     /// A Router-LSA's links; empty for other types.
     pub links: Vec<RouterLink>,
+    /// A Network-LSA's routers; empty for other types.
+    pub routers: Vec<RouterId>,
     /// What an LSA of type 5 or 7 says; nothing for other types.
     pub external: Option<ExternalLsa>,
 }
@@ -238,6 +242,11 @@ impl Router {
             } else {
                 Vec::new()
             };
+            let routers = if header.key.ls_type == LsType::Network {
+                NetworkLsa::decode(entry.body()).map_or_else(|_| Vec::new(), |lsa| lsa.routers)
+            } else {
+                Vec::new()
+            };
             let external = is_external(header.key.ls_type)
                 .then(|| ExternalLsa::decode(entry.body()).ok())
                 .flatten();
@@ -251,6 +260,7 @@ impl Router {
                 checksum: header.checksum,
                 length: header.length,
                 links,
+                routers,
             }
         })
     }

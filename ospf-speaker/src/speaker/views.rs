@@ -132,6 +132,7 @@ impl Speaker {
             checksum: lsa.checksum,
             length: lsa.length,
             links: lsa.links.iter().map(link).collect(),
+            routers: lsa.routers.iter().map(|id| RouterId(id.0)).collect(),
             external: lsa.external.map(|route| ExternalRoute {
                 mask: route.mask,
                 metric_type: match route.kind {
