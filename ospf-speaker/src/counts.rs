@@ -15,9 +15,10 @@ impl Counts {
         *self.0.entry(Cow::Borrowed(name)).or_default() += 1;
     }
 
-    /// Sets what is not a count but the last or the largest of something.
-    pub(crate) fn set(&mut self, name: &'static str, value: u64) {
-        self.0.insert(Cow::Borrowed(name), value);
+    /// Raises what is not a count but the largest of something.
+    pub(crate) fn raise(&mut self, name: &'static str, value: u64) {
+        let largest = self.0.entry(Cow::Borrowed(name)).or_default();
+        *largest = value.max(*largest);
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (String, u64)> + '_ {

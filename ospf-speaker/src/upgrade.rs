@@ -379,9 +379,12 @@ impl Upgrade {
         let state = ToSuccessor::State {
             descriptors: descriptors.len(),
         };
-        self.channel.send(&state, &[memory.as_fd()])?;
-        self.channel
-            .send_descriptors(&ToSuccessor::Descriptors, descriptors)?;
+        let sent = self.channel.send(&state, &[memory.as_fd()]);
+        let sent = sent.and_then(|()| {
+            let message = ToSuccessor::Descriptors;
+            self.channel.send_descriptors(&message, descriptors)
+        });
+        sent.map_err(|error| self.failed(error))?;
         match self.receive(deadline) {
             Ok(FromSuccessor::Restored) => {}
             Ok(FromSuccessor::Refused { reason }) => return Err(UpgradeError::Refused(reason)),
@@ -392,14 +395,23 @@ impl Upgrade {
             Err(error) => return Err(error),
         }
         before_go(self.pid());
-        Ok(self.channel.send(&ToSuccessor::Go, &[])?)
+        let sent = self.channel.send(&ToSuccessor::Go, &[]);
+        sent.map_err(|error| self.failed(error))
     }
 
     fn receive(&mut self, deadline: Instant) -> Result<FromSuccessor, UpgradeError> {
-        match self.channel.receive(deadline) {
-            Ok((message, _)) => Ok(message),
-            Err(ChannelError::Gone) => Err(UpgradeError::Ended(self.ending())),
-            Err(error) => Err(error.into()),
+        let received = self.channel.receive(deadline);
+        let (message, _) = received.map_err(|error| self.failed(error))?;
+        Ok(message)
+    }
+
+    /// An end of the channel is an end of the program, which says more.
+    fn failed(&mut self, error: ChannelError) -> UpgradeError {
+        match error {
+            ChannelError::Gone => UpgradeError::Ended(self.ending()),
+            error @ (ChannelError::Silent(_)
+            | ChannelError::Garbage(_)
+            | ChannelError::Io { .. }) => error.into(),
         }
     }
 

@@ -328,7 +328,7 @@ impl Speaker {
         let freeze = now.saturating_duration_since(taken);
         let freeze_us = u64::try_from(freeze.as_micros()).unwrap_or(u64::MAX);
         speaker.counters.add("upgrades");
-        speaker.counters.set("upgrade_freeze_us", freeze_us);
+        speaker.counters.raise("upgrade_freeze_max_us", freeze_us);
         notify("READY=1\nSTATUS=Speaking");
         info!(?freeze, "took over from the running speaker");
         speaker.decide(now);
@@ -402,17 +402,7 @@ impl Restored {
         let names = file.ospf.interface.iter().map(|at| at.name.clone());
         let bfd_configs = file.ospf.interface.iter().map(|at| at.bfd);
         let bfd = Bfd::restore(names.clone().zip(bfd_configs), bfd, taken, incoming)?;
-        let mut restored = Vec::new();
-        for (name, InterfaceSnapshot { link, socket }) in names.zip(interfaces) {
-            let socket = socket.map(|place| incoming.take(place)).transpose();
-            let socket = socket.map_err(TakeOverError::from)?.zip(link);
-            let adopt = |(descriptor, link)| OspfSocket::adopt(descriptor, link);
-            let socket = socket
-                .map(adopt)
-                .transpose()
-                .map_err(RunError::io("go on with an OSPF socket"))?;
-            restored.push(Interface { name, link, socket });
-        }
+        let interfaces = adopt_interfaces(names, interfaces, incoming)?;
         let listener = incoming.take(listener).map_err(TakeOverError::from)?;
         let control = Control::adopt(listener, poll.registry(), Source::Listener.token())
             .map_err(RunError::io("watch the control socket"))?;
@@ -433,7 +423,7 @@ impl Restored {
             upgrade_signals,
             interrupted,
             links,
-            interfaces: restored,
+            interfaces,
             router,
             bfd,
             wanted,
@@ -480,6 +470,25 @@ impl Speaker {
         }
         Ok(())
     }
+}
+
+fn adopt_interfaces(
+    names: impl Iterator<Item = String>,
+    interfaces: Vec<InterfaceSnapshot>,
+    incoming: &mut Incoming,
+) -> Result<Vec<Interface>, RunError> {
+    let adopt = |(name, snapshot): (String, InterfaceSnapshot)| {
+        let InterfaceSnapshot { link, socket } = snapshot;
+        let descriptor = socket.map(|place| incoming.take(place)).transpose();
+        let descriptor = descriptor.map_err(TakeOverError::from)?;
+        let socket = descriptor
+            .zip(link)
+            .map(|(descriptor, link)| OspfSocket::adopt(descriptor, link))
+            .transpose()
+            .map_err(RunError::io("go on with an OSPF socket"))?;
+        Ok(Interface { name, link, socket })
+    };
+    names.zip(interfaces).map(adopt).collect()
 }
 
 /// CLOCK_MONOTONIC, which `Instant` reads, too.

@@ -16,6 +16,8 @@ use crate::packet::LsaHeader;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct InterfaceSnapshot {
+    /// As our Router-LSA has it, or is about to.
+    pub(crate) cost: u16,
     link: Option<LinkState>,
     is_listening: bool,
     is_reserved: bool,
@@ -30,8 +32,8 @@ pub(crate) struct InterfaceSnapshot {
 impl Interface {
     pub(crate) fn snapshot(&self, base: Instant) -> InterfaceSnapshot {
         let Self {
-            // The configuration is the successor's own.
-            settings: _,
+            // But for the cost, the configuration is the successor's own.
+            settings,
             auth,
             link,
             is_listening,
@@ -42,6 +44,7 @@ impl Interface {
             floods,
         } = self;
         InterfaceSnapshot {
+            cost: settings.cost,
             link: *link,
             is_listening: *is_listening,
             is_reserved: *is_reserved,
@@ -62,6 +65,7 @@ impl Interface {
         base: Instant,
     ) -> Result<Self, OutOfRange> {
         let InterfaceSnapshot {
+            cost: _,
             link,
             is_listening,
             is_reserved,

@@ -226,6 +226,8 @@ impl Router {
         identity.check(&config)?;
         let found = interfaces.len();
         same("the number of interfaces", &config.interfaces.len(), &found)?;
+        let mut costs = interfaces.iter().zip(&config.interfaces);
+        let recosted = costs.any(|(old, new)| old.cost != new.cost);
         let settings = config.interfaces.iter().cloned();
         let interfaces = settings
             .zip(interfaces)
@@ -254,6 +256,9 @@ impl Router {
             router.timers.set(timer, at.instant(taken)?);
         }
         router.restore_aging();
+        if recosted {
+            router.own.touch(router.router_lsa_key());
+        }
         Ok(router)
     }
 

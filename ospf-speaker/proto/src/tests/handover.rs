@@ -189,6 +189,25 @@ fn a_handover_ends_no_adjacency() {
 }
 
 #[test]
+fn a_successor_with_another_cost_tells_it() {
+    let mut net = Net::new(2, &[(0, 1)], 1);
+    net.run_until(SECOND * 20, |net| net.all_full() && net.is_converged())
+        .unwrap();
+    net.run(SECOND * 3);
+    let has_cost = |net: &Net, cost: u16| {
+        let lsas = net.database(1).into_iter();
+        let mut links = lsas.flat_map(|lsa| lsa.links);
+        links.any(|link| link.metric == cost)
+    };
+    assert!(!has_cost(&net, 77));
+    net.set_cost(0, 77);
+    net.hand_over(0);
+    net.run(SECOND * 2);
+    assert!(has_cost(&net, 77), "{:?}", net.database(1));
+    assert!(net.all_full());
+}
+
+#[test]
 fn what_the_neighbours_see_must_not_change() {
     let mut net = Net::new(2, &[(0, 1)], 1);
     net.run(SECOND * 10);

@@ -127,7 +127,8 @@ impl Net {
         self.plug_in(router);
     }
 
-    /// Another process takes the router over and goes on with it.
+    /// Another process takes the router over and goes on with it, under the configuration as it
+    /// is now.
     pub(super) fn hand_over(&mut self, router: usize) {
         let snapshot = self.routers[router].snapshot(self.now);
         let text = serde_json::to_string(&snapshot).unwrap();
@@ -138,6 +139,10 @@ impl Net {
 
     pub(super) fn config(&self, router: usize) -> Config {
         self.configs[router].clone()
+    }
+
+    pub(super) fn set_cost(&mut self, router: usize, cost: u16) {
+        self.configs[router].interfaces[0].cost = cost;
     }
 
     /// The router begins its planned stop.
