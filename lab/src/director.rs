@@ -10,7 +10,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use isopath_api::config::{Dataplane, NetworkType, OnExit};
+use isopath_api::config::{AreaType, Dataplane, NetworkType, OnExit};
+use isopath_api::declare::AnnounceAs;
 use isopath_api::ids::{DirectorName, RouterId};
 use isopath_api::observed::Observed;
 use isopath_api::{agent, speaker};
@@ -21,6 +22,7 @@ use crate::binaries;
 use crate::netns::Namespace;
 use crate::plan::{self, Uplink};
 use crate::process::Process;
+use crate::switch::SwitchArea;
 use crate::topology::{Spec, Timers};
 use crate::wait::{self, Probe, scaled};
 
@@ -44,7 +46,15 @@ pub enum Source {
 impl Source {
     /// A file that announces [`plan::VIP`] at cost 1 and has no services.
     pub fn vip_only() -> Self {
-        Self::File(format!("[[vip]]\naddress = \"{}/32\"\n", plan::VIP))
+        Self::vip_as(AnnounceAs::Stub)
+    }
+
+    /// The same with the VIP announced by this kind of LSA.
+    pub fn vip_as(kind: AnnounceAs) -> Self {
+        Self::File(format!(
+            "[[vip]]\naddress = \"{}/32\"\nannounce = {{ as = \"{kind}\", cost = 1 }}\n",
+            plan::VIP
+        ))
     }
 }
 
@@ -60,6 +70,7 @@ pub struct Director {
     /// The addresses of its uplink `eth1`.
     pub uplink: Uplink,
     network: NetworkType,
+    area: SwitchArea,
     dataplane: Dataplane,
     timers: Timers,
     /// Whether its uplink borrows its address.
@@ -87,6 +98,7 @@ impl Director {
             router_id: plan::router_id(number),
             uplink: plan::uplink(spec.network, number),
             network: spec.network,
+            area: spec.area,
             dataplane: spec.dataplane,
             timers: spec.timers,
             borrows: spec.unnumbered && plan::borrows(number),
@@ -149,6 +161,11 @@ impl Director {
             OnExit::Withdraw => "withdraw",
             OnExit::Keep => "keep",
         };
+        let area_type = match self.area.kind {
+            AreaType::Normal => "normal",
+            AreaType::Stub => "stub",
+            AreaType::Nssa => "nssa",
+        };
         let mut text = format!(
             "[director]
 name = \"{name}\"
@@ -162,6 +179,8 @@ metrics = \"{management}:9477\"
 dataplane = \"{dataplane}\"
 
 [ospf]
+area = \"{area}\"
+area_type = \"{area_type}\"
 [[ospf.interface]]
 name = \"eth1\"
 network = \"{network}\"
@@ -173,6 +192,7 @@ dead_interval = \"{dead}s\"
             agent = self.agent_socket().display(),
             speaker = self.speaker_socket().display(),
             hold = self.agent_hold.as_millis(),
+            area = self.area.id,
             management = plan::director_management(self.number),
             hello = self.timers.hello.as_secs(),
             dead = self.timers.dead.as_secs(),

@@ -87,6 +87,8 @@ pub struct Spec {
     /// Whether point-to-point uplinks have no subnet: one address of the switch's on all of
     /// them, and one of each director's own.
     pub unnumbered: bool,
+    /// The area of the uplinks.
+    pub area: SwitchArea,
     /// What the agents program.
     pub dataplane: Dataplane,
     /// OSPF's and BFD's times.
@@ -114,6 +116,7 @@ impl Spec {
             switch: SwitchKind::Frr,
             network: NetworkType::PointToPoint,
             unnumbered: false,
+            area: SwitchArea::BACKBONE,
             dataplane: Dataplane::None,
             timers: Timers::default(),
             auth: Auth::None,
@@ -354,7 +357,7 @@ fn switch_config(spec: &Spec) -> SwitchConfig {
         fabric,
         passive: vec!["client".to_owned(), "servers".to_owned()],
         network: spec.network,
-        area: SwitchArea::BACKBONE,
+        area: spec.area,
         helper: spec.helper,
         timers: spec.timers,
         auth: spec.auth.clone(),

@@ -101,7 +101,10 @@ impl DirectorSpeaker {
             zebra: None,
             bfdd: None,
             speaker: None,
-            isopath_config: director.config(&Source::File(vip)),
+            isopath_config: director
+                .config(&Source::File(vip))
+                // More changes are timed than a VIP makes that is well.
+                .replace("[ospf]\n", "[ospf]\nhold_down = { withdrawals = 0 }\n"),
             isopath_file: director.config_file(),
             isopath_socket: director.speaker_socket(),
         };
