@@ -11,11 +11,12 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Which of our crates each of them may use. What is not here uses none.
-const USES: [(&str, &[&str]); 6] = [
+const USES: [(&str, &[&str]); 7] = [
     (
         "isopath-speaker",
         &["isopath-api", "isopath-ospf", "isopath-bfd"],
     ),
+    ("isopath-hostile", &["isopath-ospf", "isopath-bfd"]),
     ("isopath-agent", &["isopath-api", "isopath-ipvs"]),
     ("isopathd", &["isopath-api"]),
     ("isopath", &["isopath-api"]),
