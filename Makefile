@@ -3,6 +3,10 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 LAB := $(TARGET)/release/isopath-lab
 CARGO := cargo
+# The sanitizers' flags are a nightly compiler's; the compiler itself is the one of the checks.
+# There is no unsafe code in what is fuzzed, for which alone AddressSanitizer would be wanted.
+FUZZ := RUSTC_BOOTSTRAP=1 cargo fuzz
+FUZZ_SECONDS ?= 600
 
 # The lab and its tests run the programs of this directory; the path is absolute because tests
 # start them from other directories. What people run and what is measured is the release build;
@@ -14,7 +18,8 @@ $(TEST_TARGETS): export ISOPATH_BIN_DIR := $(abspath $(TARGET)/debug)
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help lab lab-down measure bench-speaker interop release check fmt clippy doc \
-	test test-build test-unit test-lab test-ipvs test-browser test-leftovers sim
+	test test-build test-unit test-mutations test-lab test-ipvs test-browser test-leftovers \
+	sim fuzz fuzz-build
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,7 +65,8 @@ doc:
 
 test: ## everything: units, namespaces, IPVS, browser, and that nothing is left behind
 	@scripts/setup build lab browser
-	@$(MAKE) --no-print-directory test-build test-unit test-lab test-ipvs test-browser test-leftovers
+	@$(MAKE) --no-print-directory test-build test-unit test-mutations test-lab test-ipvs test-browser \
+		test-leftovers
 
 test-unit: test-build ## the unit tests, and the cores on a virtual clock
 	$(CARGO) test --locked --workspace --no-fail-fast --lib --bins
@@ -73,6 +79,20 @@ test-build:
 
 sim: ## the protocol core on faulty networks (SEEDS=20000, or SEED=1234: one, with its trace)
 	$(CARGO) test --locked --workspace --test simulator -- --nocapture
+
+test-mutations: ## the core broken on purpose: the property that forbids it must notice
+	$(CARGO) test --locked --workspace --features isopath-ospf/sabotage --test simulator mutation
+
+fuzz-build: ## the fuzz targets, with libFuzzer (cargo install cargo-fuzz)
+	$(FUZZ) build --sanitizer none --fuzz-dir ospf-speaker/fuzz
+
+fuzz: ## each fuzz target for FUZZ_SECONDS (600)
+	for target in ospf_packet ospf_lsa bfd_packet ospf_ops; do \
+		mkdir -p ospf-speaker/fuzz/target/corpus/$$target; \
+		$(FUZZ) run --sanitizer none --fuzz-dir ospf-speaker/fuzz $$target \
+			ospf-speaker/fuzz/target/corpus/$$target ospf-speaker/fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; \
+	done
 
 test-lab: test-build ## the simulator, the programs from outside, and clusters against FRR and BIRD, as root
 	$(CARGO) test --locked --workspace --test '*' -- --test-threads=4

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::lsdb::DbKey;
 use crate::router::Router;
+use crate::sabotage::Sabotage;
 use crate::timer::Timer;
 
 impl Router {
@@ -27,7 +28,12 @@ impl Router {
             .lsdb
             .entry(key)
             .is_some_and(|entry| entry.is_max_age(now));
-        if leaves && !self.is_on_a_retransmission_list(key) && !self.anyone_synchronizing() {
+        if self.is_sabotaged(Sabotage::PurgeNothing) {
+            return;
+        }
+        let synchronizing =
+            self.anyone_synchronizing() && !self.is_sabotaged(Sabotage::PurgeTooSoon);
+        if leaves && !self.is_on_a_retransmission_list(key) && !synchronizing {
             self.forget_lsa(key);
         }
     }

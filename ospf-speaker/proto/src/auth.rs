@@ -16,6 +16,7 @@ use crate::ids::{InterfaceId, NeighborId, RouterId};
 use crate::packet::auth::{self, Algorithm, CryptographicField, MAX_MD5_SECRET, MAX_PASSWORD};
 use crate::packet::{DecodeError, Envelope};
 use crate::router::Router;
+use crate::sabotage::Sabotage;
 use crate::view::{Event, Transmit};
 
 /// How the packets of an interface are authenticated. All routers of its network agree on it.
@@ -506,11 +507,17 @@ impl Router {
 
     /// Puts the authentication on a packet that leaves now, by the time of the input at hand.
     pub(crate) fn seal(&mut self, transmit: &mut Transmit) {
+        let repeats = self.is_sabotaged(Sabotage::RepeatTheAuthSequence);
         let Some(interface) = self.interfaces.get_mut(transmit.interface.0) else {
             return;
         };
         let now = self.latest;
-        if let Some((key_id, standing)) = interface.auth.seal(now, &mut transmit.payload) {
+        let sequence = interface.auth.next_sequence;
+        let changed = interface.auth.seal(now, &mut transmit.payload);
+        if repeats {
+            interface.auth.next_sequence = sequence;
+        }
+        if let Some((key_id, standing)) = changed {
             self.event(Event::SendKey {
                 interface: transmit.interface,
                 key_id,

@@ -11,6 +11,7 @@ use crate::packet::{
     ExternalLsa, ExternalMetric, LinkKind, LsType, LsaKey, Options, RouterLink, RouterLsa,
 };
 use crate::router::Router;
+use crate::sabotage::Sabotage;
 
 /// MaxLinkMetric (RFC 6987): nobody goes through us while there is another way.
 const MAX_LINK_METRIC: u16 = 0xffff;
@@ -143,6 +144,9 @@ impl Router {
                 }
                 links.extend(self.unnumbered_forwarding_address(link));
             }
+        }
+        if self.is_sabotaged(Sabotage::InviteTransit) {
+            links.iter_mut().for_each(|link| link.metric = 10);
         }
         links.extend(self.stubs.iter().map(|stub| host(stub.prefix, stub.metric)));
         let flags = if self.own.is_asbr && self.config.area_type != AreaType::Stub {

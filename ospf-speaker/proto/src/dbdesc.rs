@@ -14,6 +14,7 @@ use crate::packet::{
     Body, DB_DESC_FIXED_LEN, DbDesc, DbDescFlags, LSA_HEADER_LEN, LsType, LsaHeader, Options,
 };
 use crate::router::Router;
+use crate::sabotage::Sabotage;
 use crate::timer::Timer;
 
 /// Which part we have in an exchange; the higher router id is the master.
@@ -306,7 +307,8 @@ impl Router {
         let Some(neighbor) = self.neighbor(id) else {
             return;
         };
-        let nothing_to_request = neighbor.requests.is_empty();
+        let nothing_to_request =
+            neighbor.requests.is_empty() || self.is_sabotaged(Sabotage::FullTooSoon);
         if neighbor.exchange.role == Role::Slave
             && let Some(interface) = self.interfaces.get(id.interface.0)
         {
@@ -389,6 +391,9 @@ impl Router {
 
     /// The neighbour did not answer our Database Description within RxmtInterval.
     pub(crate) fn dbdesc_timeout(&mut self, now: Instant, id: NeighborId) {
+        if self.is_sabotaged(Sabotage::AskOnce) {
+            return;
+        }
         let Some(interface) = self.interfaces.get(id.interface.0) else {
             return;
         };

@@ -14,6 +14,7 @@ use crate::neighbor::{NeighborEvent, State};
 use crate::originate::SelfOriginated;
 use crate::packet::{LsType, Lsa, LsaHeader, MAX_AGE, MAX_SEQUENCE, Options, RESERVED_SEQUENCE};
 use crate::router::Router;
+use crate::sabotage::Sabotage;
 use crate::timer::Timer;
 
 /// MinLSArrival: sooner than this after the last one, an instance is not accepted.
@@ -69,7 +70,13 @@ impl Router {
                 Outcome::Done(Acknowledgement::Delayed) => {
                     self.delay_acknowledgement(now, id.interface, header);
                 }
-                Outcome::Discarded(reason) => self.discard_lsa(now, id, reason),
+                Outcome::Discarded(reason) => {
+                    let dropped = reason == LsaDrop::MinArrival;
+                    if dropped && self.is_sabotaged(Sabotage::AcknowledgeDropped) {
+                        direct.push(header);
+                    }
+                    self.discard_lsa(now, id, reason);
+                }
                 Outcome::BadLsReq => {
                     self.discard_lsa(now, id, LsaDrop::BadRequest);
                     self.neighbor_event(now, id, NeighborEvent::BadLsReq);
@@ -255,6 +262,9 @@ impl Router {
         up_to_date: &[NeighborId],
     ) -> bool {
         let mut flooded_back = false;
+        if from.is_some() && self.is_sabotaged(Sabotage::FloodNothingOn) {
+            return false;
+        }
         for index in 0..self.interfaces.len() {
             let interface = InterfaceId(index);
             if !key.spans(interface) {

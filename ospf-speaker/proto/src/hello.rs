@@ -10,6 +10,7 @@ use crate::interface::Interface;
 use crate::neighbor::{Neighbor, NeighborEvent, State};
 use crate::packet::{ALL_SPF_ROUTERS, Body, Hello, Options};
 use crate::router::Router;
+use crate::sabotage::Sabotage;
 
 /// Our priority: never Designated Router.
 const PRIORITY: u8 = 0;
@@ -44,6 +45,7 @@ impl Router {
 
     /// A Hello that lists these neighbours; with nobody, it says good-bye to all.
     pub(crate) fn send_hello_listing(&mut self, id: InterfaceId, neighbors: Vec<RouterId>) {
+        let stands = self.is_sabotaged(Sabotage::StandForElection);
         let Some(interface) = self.interfaces.get_mut(id.0) else {
             return;
         };
@@ -58,7 +60,7 @@ impl Router {
             },
             hello_interval: interface.settings.hello_interval,
             options: self.config.area_type.options(),
-            priority: PRIORITY,
+            priority: PRIORITY + u8::from(stands),
             dead_interval: interface.settings.dead_interval,
             dr: interface.elected.dr.unwrap_or(Ipv4Addr::UNSPECIFIED),
             bdr: interface.elected.bdr.unwrap_or(Ipv4Addr::UNSPECIFIED),
@@ -144,7 +146,11 @@ impl Router {
         source: Ipv4Addr,
         router_id: RouterId,
     ) -> Result<bool, PacketDrop> {
-        let dd_sequence = self.rng.next_u32();
+        let seeded = self.rng.next_u32();
+        let dd_sequence = match self.is_sabotaged(Sabotage::IgnoreTheSeed) {
+            true => Self::unseeded(),
+            false => seeded,
+        };
         let interface = self
             .interfaces
             .get_mut(id.interface.0)

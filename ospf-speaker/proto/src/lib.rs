@@ -33,6 +33,7 @@ mod request;
 mod retransmit;
 mod rng;
 mod router;
+mod sabotage;
 mod send;
 mod shutdown;
 pub mod spf;
@@ -56,4 +57,6 @@ pub use neighbor::State;
 pub use packet::auth::{Algorithm, MAX_MD5_SECRET, MAX_PASSWORD};
 pub use packet::{ExternalKind, ExternalLsa, ExternalMetric, LinkKind, LsaKey, RouterLink};
 pub use router::{Identity, Router, Snapshot, SnapshotError};
+#[cfg(feature = "sabotage")]
+pub use sabotage::Sabotage;
 pub use view::{Announced, AnnouncedExternal, Event, LsaView, NeighborView, Transmit};

@@ -21,6 +21,7 @@ use crate::neighbor::{Neighbor, State};
 use crate::own::Content;
 use crate::packet::{INITIAL_SEQUENCE, LsType, Lsa, LsaHeader, LsaKey, MAX_AGE, MAX_SEQUENCE};
 use crate::router::Router;
+use crate::sabotage::Sabotage;
 use crate::timer::Timer;
 use crate::view::Event;
 
@@ -98,6 +99,10 @@ impl Router {
 
     /// Sets what is to be announced.
     pub(crate) fn want(&mut self, stubs: Vec<Stub>, externals: BTreeMap<Ipv4Addr, External>) {
+        let mut stubs = stubs;
+        if self.is_sabotaged(Sabotage::KeepUnhealthy) {
+            stubs.extend(&self.stubs);
+        }
         let before = std::mem::replace(&mut self.externals, externals);
         let changed: Vec<Ipv4Addr> = before
             .keys()
@@ -164,7 +169,9 @@ impl Router {
         }
         let earliest = self.gathered(now, &key).max(self.next_departure(now, &key));
         if earliest > now {
-            self.timers.set(Timer::Originate(key), earliest);
+            if !self.is_sabotaged(Sabotage::LoseTheLastState) {
+                self.timers.set(Timer::Originate(key), earliest);
+            }
             return false;
         }
         self.timers.clear(Timer::Originate(key));
@@ -197,6 +204,9 @@ impl Router {
 
     /// When the pace lets another instance of an LSA leave.
     pub(crate) fn next_departure(&self, now: Instant, key: &DbKey) -> Instant {
+        if self.is_sabotaged(Sabotage::Hurry) {
+            return now;
+        }
         let own = self.own.get(key);
         own.and_then(|own| Some(own.left? + self.pace(own.is_contended(now))))
             .unwrap_or(now)
@@ -389,6 +399,9 @@ impl Router {
             sequence: header.sequence,
         });
         self.own.record(key).outdone(now, header);
+        if self.is_sabotaged(Sabotage::OutbidNothing) {
+            return;
+        }
         self.own.touch(key);
     }
 

@@ -82,6 +82,11 @@ impl OwnLsas {
         }
     }
 
+    #[cfg(feature = "sabotage")]
+    pub(crate) fn forget_the_hint(&mut self) {
+        self.hint = None;
+    }
+
     pub(crate) fn get(&self, key: &DbKey) -> Option<&OwnLsa> {
         self.records.get(key)
     }

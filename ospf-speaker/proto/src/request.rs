@@ -8,6 +8,7 @@ use crate::lsdb::DbKey;
 use crate::neighbor::{NeighborEvent, State};
 use crate::packet::{Body, Lsa, LsaKey, REQUEST_ENTRY_LEN};
 use crate::router::Router;
+use crate::sabotage::Sabotage;
 use crate::timer::Timer;
 
 impl Router {
@@ -64,6 +65,9 @@ impl Router {
 
     /// The neighbour did not send all that it was asked for within RxmtInterval.
     pub(crate) fn request_timeout(&mut self, now: Instant, id: NeighborId) {
+        if self.is_sabotaged(Sabotage::AskOnce) {
+            return;
+        }
         if let Some(neighbor) = self.neighbor_mut(id) {
             neighbor.outstanding.clear();
         }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::ids::NeighborId;
 use crate::lsdb::DbKey;
 use crate::router::Router;
+use crate::sabotage::Sabotage;
 use crate::timer::Timer;
 
 /// The most LSAs that one timer sends again to one neighbour: a neighbour that came back with an
@@ -35,6 +36,9 @@ impl Router {
         id: NeighborId,
         key: &DbKey,
     ) -> bool {
+        if self.is_sabotaged(Sabotage::RetransmitForEver) {
+            return false;
+        }
         let Some(neighbor) = self.neighbor_mut(id) else {
             return false;
         };

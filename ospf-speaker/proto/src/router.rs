@@ -17,6 +17,7 @@ use crate::neighbor::NeighborEvent;
 use crate::own::OwnLsas;
 use crate::packet::{ALL_D_ROUTERS, ALL_SPF_ROUTERS, Body, DecodeError, Envelope, Header, Packet};
 use crate::rng::Rng;
+use crate::sabotage::Sabotage;
 use crate::shutdown::Stage;
 use crate::timer::{Timer, TimerTable};
 use crate::view::{Event, Transmit};
@@ -49,6 +50,8 @@ pub struct Router {
     reported_drops: BTreeMap<(InterfaceId, Dropped), Instant>,
     /// The latest time of any input.
     pub(crate) latest: Instant,
+    #[cfg(feature = "sabotage")]
+    pub(crate) sabotage: Option<crate::Sabotage>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,6 +85,8 @@ impl Router {
             events: VecDeque::new(),
             reported_drops: BTreeMap::new(),
             latest: now,
+            #[cfg(feature = "sabotage")]
+            sabotage: None,
             config,
         })
     }
@@ -174,6 +179,9 @@ impl Router {
 
     /// When to call [`Router::handle_timeout`]; later than the time of the last call of it.
     pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.is_sabotaged(Sabotage::StandStill) {
+            return Some(self.latest);
+        }
         self.timers.next()
     }
 
@@ -181,6 +189,9 @@ impl Router {
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         let mut transmit = self.transmits.pop_front()?;
         self.seal(&mut transmit);
+        if self.is_sabotaged(Sabotage::TrailingByte) {
+            transmit.payload.push(0);
+        }
         Some(transmit)
     }
 

@@ -172,6 +172,8 @@ impl Router {
             // Only what was logged lately; the successor may log it once more.
             reported_drops: _,
             latest,
+            #[cfg(feature = "sabotage")]
+                sabotage: _,
         } = self;
         debug_assert!(transmits.is_empty(), "packets would be lost");
         let kept = |timer: &Timer| !matches!(timer, Timer::MaxAge(_));
@@ -250,6 +252,8 @@ impl Router {
             events: VecDeque::new(),
             reported_drops: BTreeMap::new(),
             latest: latest.instant(taken)?,
+            #[cfg(feature = "sabotage")]
+            sabotage: None,
             config,
         };
         for (timer, at) in timers {

@@ -7,6 +7,8 @@
 //! SEED=1234 cargo test -p isopath-ospf --test simulator -- --nocapture   one, with its trace
 //! ```
 
+#[cfg(feature = "sabotage")]
+mod mutations;
 mod network;
 mod properties;
 mod rng;

@@ -297,7 +297,8 @@ impl Network {
     fn take_off(&mut self, node: usize, port: usize, destination: Ipv4Addr, payload: &[u8]) {
         self.trace.note(self.now, node, payload);
         self.trace.say(self.now, || {
-            let what = Packet::decode(payload).map(|packet| crate::words::body(&packet.body));
+            let plain = crate::watch::without_authentication(payload);
+            let what = Packet::decode(&plain).map(|packet| crate::words::body(&packet.body));
             format!("node {node} port {port} to {destination}: {what:?}")
         });
         let found = self.links.iter().enumerate().find_map(|(index, link)| {

@@ -10,9 +10,7 @@ use std::time::Duration;
 use isopath_ospf::packet::{
     ExternalLsa, Hello, LsType, Lsa, LsaHeader, LsaKey, MAX_AGE, Packet, RouterLsa,
 };
-use isopath_ospf::{
-    Event, ExternalKind, LinkKind, NeighborView, Router, RouterId, State, Transmit,
-};
+use isopath_ospf::{Event, ExternalKind, LinkKind, NeighborView, Router, RouterId, State};
 
 use crate::network::{End, Network, Node, Time};
 use crate::scenario::is_vip;
@@ -457,13 +455,18 @@ pub(crate) fn a_handover_sends_no_one_way(
     })
 }
 
+/// 11: cryptographic sequence numbers rise from packet to packet, whatever happened between.
+pub(crate) fn authentication_sequences_rise(last: Option<u32>, now: u32) -> Result<(), Violation> {
+    holds(11, last.is_none_or(|last| now > last), || {
+        format!("a packet has the authentication sequence {now}, the one before had {last:?}")
+    })
+}
+
 /// 15: what is sent reads back as what was meant, byte for byte.
-pub(crate) fn encoding_is_the_inverse_of_decoding(
-    transmit: &Transmit,
-) -> Result<Packet, Violation> {
-    let packet = Packet::decode(&transmit.payload)
+pub(crate) fn encoding_is_the_inverse_of_decoding(payload: &[u8]) -> Result<Packet, Violation> {
+    let packet = Packet::decode(payload)
         .map_err(|error| Violation::new(15, format!("we sent what cannot be read: {error}")))?;
-    holds(15, packet.encode() == transmit.payload, || {
+    holds(15, packet.encode() == payload, || {
         format!("a packet that we sent reads back differently: {packet:?}")
     })?;
     Ok(packet)

@@ -1,11 +1,12 @@
 //! What one seed plays: a topology, faults, a time of chaos, a time of calm.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use isopath_ospf::{
-    AreaId, AreaType, Config, External, ExternalKind, InterfaceConfig, InterfaceId, LinkState,
-    NetworkType, RouterId, Stub,
+    Algorithm, AreaId, AreaType, Authentication, Config, External, ExternalKind, InterfaceConfig,
+    InterfaceId, Key, Lifetime, LinkState, NetworkType, RouterId, Secret, Stub,
 };
 
 use crate::network::{End, Faults, Link, Network, Node, Time, Trace};
@@ -422,6 +423,8 @@ struct Layout {
     dead: u32,
     area: AreaId,
     area_type: AreaType,
+    /// The link whose packets have a digest.
+    secured: Option<(usize, Algorithm)>,
 }
 
 impl Layout {
@@ -445,6 +448,7 @@ impl Layout {
             dead: 4,
             area: AreaId(area),
             area_type,
+            secured: None,
         };
         let mtu = *rng.pick(&[576, 1500]);
         let speakers = 1 + rng.below(3);
@@ -494,12 +498,17 @@ impl Layout {
         }
     }
 
-    /// Speakers that are neighbours of each other.
+    /// Speakers that are neighbours of each other, and may ask each other for a digest: that the
+    /// switches of the simulator do not do.
     fn chain(&mut self, rng: &mut Rng, mtu: u16) {
         let switch = self.add(rng, true);
         let speakers = [self.add(rng, false), self.add(rng, false)];
         self.join(NetworkType::PointToPoint, &[switch, speakers[0]], mtu);
         self.join(NetworkType::PointToPoint, &speakers, mtu);
+        if rng.percent(70) {
+            let algorithm = *rng.pick(&Algorithm::ALL);
+            self.secured = Some((self.links.len() - 1, algorithm));
+        }
         if rng.percent(50) {
             self.join(NetworkType::PointToPoint, &[speakers[1], switch], mtu);
         }
@@ -572,6 +581,22 @@ impl Layout {
         all
     }
 
+    fn authentication(&self, node: usize) -> BTreeMap<usize, Authentication> {
+        let Some((link, algorithm)) = self.secured else {
+            return BTreeMap::new();
+        };
+        let key = Key {
+            id: 1,
+            algorithm,
+            secret: Secret::new("a secret"),
+            send: Lifetime::ALWAYS,
+            accept: Lifetime::ALWAYS,
+        };
+        let ends = self.links[link].ends.iter().filter(|end| end.node == node);
+        let authentication = Authentication::Cryptographic(vec![key]);
+        ends.map(|end| (end.port, authentication.clone())).collect()
+    }
+
     fn switch(&self, node: usize, personality: Personality, externals: u32) -> Setup {
         let ports = self.attachments(node).into_iter();
         let ports = ports.map(|(_, network, state)| PortSetup {
@@ -610,12 +635,12 @@ impl Layout {
             interfaces: interfaces.collect(),
             sequence_hint: None,
         };
-        let speaker = Speaker::new(node, config);
+        let mut speaker = Speaker::new(node, config);
+        speaker.authentication = self.authentication(node);
         #[cfg(feature = "sabotage")]
-        let speaker = Speaker {
-            sabotage: options.sabotage,
-            ..speaker
-        };
+        {
+            speaker.sabotage = options.sabotage;
+        }
         #[cfg(not(feature = "sabotage"))]
         let Options {
             keeps: _,

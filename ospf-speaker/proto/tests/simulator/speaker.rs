@@ -1,10 +1,14 @@
 //! A speaker under test with as much of a shell around it as the properties need: it keeps the
 //! sequence hint across runs and looks at everything that goes in and comes out.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
-use isopath_ospf::{Config, Event, External, InterfaceId, Router, RouterId, Stub, Transmit};
+use isopath_ospf::{
+    Authentication, Config, Event, External, InterfaceId, PacketDrop, Router, RouterId, Stub,
+    Transmit,
+};
 
 use crate::network::{Time, Trace};
 use crate::properties::{self, Violation};
@@ -27,6 +31,10 @@ pub(crate) struct Speaker {
     /// The addresses that are healthy.
     pub(crate) wanted: Wanted,
     pub(crate) watch: Watch,
+    /// How the packets of each port are authenticated, where they are.
+    pub(crate) authentication: BTreeMap<usize, Authentication>,
+    /// The first sequence number of each port that no packet has used.
+    reserved: BTreeMap<usize, u32>,
     pub(crate) is_stopping: bool,
     /// How the core is broken, in a mutation check.
     #[cfg(feature = "sabotage")]
@@ -39,6 +47,8 @@ impl Speaker {
             index,
             router: None,
             watch: Watch::new(&config),
+            authentication: BTreeMap::new(),
+            reserved: BTreeMap::new(),
             config,
             hint: None,
             wanted: Wanted::default(),
@@ -63,10 +73,21 @@ impl Speaker {
         if let Some(sabotage) = self.sabotage {
             router = router.sabotaged(sabotage);
         }
+        self.authenticate(&mut router);
         let Wanted { stubs, externals } = &self.wanted;
         router.announce(now, stubs, externals).expect("few hosts");
         self.router = Some(router);
         self.watch.begin_run(self.hint);
+    }
+
+    fn authenticate(&self, router: &mut Router) {
+        for (&port, authentication) in &self.authentication {
+            let id = InterfaceId(port);
+            router
+                .set_authentication(id, authentication.clone())
+                .expect("the scenario's keys are good");
+            router.raise_auth_sequence(id, self.reserved.get(&port).copied().unwrap_or(1));
+        }
     }
 
     /// SIGKILL.
@@ -105,6 +126,8 @@ impl Speaker {
             Some(sabotage) => after.sabotaged(sabotage),
             None => after,
         };
+        let mut after = after;
+        self.authenticate(&mut after);
         properties::a_handover_keeps_the_neighbors(&before, &after)?;
         self.watch.note_handover(&after);
         self.router = Some(after);
@@ -124,8 +147,14 @@ impl Speaker {
             return Input::Other;
         };
         let input = Input::packet(router, now, port, source, payload);
+        let refused = refusals(router);
         router.handle_packet(now, InterfaceId(port), source, destination, payload);
-        input
+        // What is not authenticated was not received.
+        if refusals(router) == refused {
+            input
+        } else {
+            Input::Other
+        }
     }
 
     /// Judges what an input did; returns what is to be sent.
@@ -145,6 +174,10 @@ impl Speaker {
             trace.say(now, || format!("node {}: {event:?}", self.index));
         }
         self.hint = router.sequence();
+        for &port in self.authentication.keys() {
+            let next = router.next_auth_sequence(InterfaceId(port));
+            self.reserved.extend(next.map(|next| (port, next)));
+        }
         let view = crate::watch::View {
             now,
             instant,
@@ -164,4 +197,16 @@ impl Speaker {
         }
         Ok(sent)
     }
+}
+
+/// How many packets were refused for their authentication.
+fn refusals(router: &Router) -> u64 {
+    let reasons = [
+        PacketDrop::AuthType,
+        PacketDrop::AuthUnknownKey,
+        PacketDrop::AuthDigest,
+        PacketDrop::AuthReplay,
+    ];
+    let counters = router.counters();
+    reasons.iter().map(|&reason| counters.dropped(reason)).sum()
 }

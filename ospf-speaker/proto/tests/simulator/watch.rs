@@ -47,7 +47,8 @@ impl Input {
         source: Ipv4Addr,
         payload: &[u8],
     ) -> Self {
-        let body = Packet::decode(payload).ok().map(|packet| packet.body);
+        let plain = without_authentication(payload);
+        let body = Packet::decode(&plain).ok().map(|packet| packet.body);
         let before = match &body {
             Some(Body::Update(lsas)) => {
                 let database = database(router, now);
@@ -110,7 +111,7 @@ pub(crate) struct Watch {
     /// What the present input asks for: it is answered, and the answer is no flooding.
     asked: BTreeSet<(Who, LsaKey)>,
     /// The highest cryptographic sequence number of each interface.
-    pub(crate) auth: BTreeMap<usize, u32>,
+    auth: BTreeMap<usize, u32>,
     /// The neighbours that each interface's Hellos must list since a handover.
     handed_over: BTreeMap<usize, BTreeSet<RouterId>>,
 }
@@ -163,7 +164,12 @@ impl Watch {
         self.note_input(view, input);
         self.note_lost_adjacencies(view);
         for transmit in view.sent {
-            let packet = properties::encoding_is_the_inverse_of_decoding(transmit)?;
+            if let Some(sequence) = auth_sequence(&transmit.payload) {
+                let last = self.auth.insert(transmit.interface.0, sequence);
+                properties::authentication_sequences_rise(last, sequence)?;
+            }
+            let plain = without_authentication(&transmit.payload);
+            let packet = properties::encoding_is_the_inverse_of_decoding(&plain)?;
             self.judge_packet(view, transmit, &packet)?;
         }
         self.judge_adjacencies(view)?;
@@ -502,4 +508,36 @@ fn receivers(router: &Router, transmit: &Transmit) -> Vec<Who> {
     neighbors
         .map(|neighbor| (neighbor.interface.0, neighbor.address))
         .collect()
+}
+
+/// The sequence number of a packet with a digest (RFC 2328 §D.3).
+fn auth_sequence(payload: &[u8]) -> Option<u32> {
+    let is_cryptographic = payload.get(14..16) == Some(&[0, 2]);
+    let field = payload.get(20..24).filter(|_| is_cryptographic)?;
+    Some(
+        field
+            .iter()
+            .fold(0, |all, &byte| all << 8 | u32::from(byte)),
+    )
+}
+
+/// The packet as it would be with null authentication; the digest follows its own length.
+pub(crate) fn without_authentication(payload: &[u8]) -> Vec<u8> {
+    if auth_sequence(payload).is_none() {
+        return payload.to_vec();
+    }
+    let length = usize::from(u16::from_be_bytes([payload[2], payload[3]]));
+    let mut plain = payload[..length.clamp(24, payload.len())].to_vec();
+    plain[14..24].fill(0);
+    plain[12..14].fill(0);
+    let mut sum: u32 = plain
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |&low| low.into()))
+        .sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    let sum = !u16::try_from(sum).expect("folded to 16 bits");
+    plain[12..14].copy_from_slice(&sum.to_be_bytes());
+    plain
 }
