@@ -251,6 +251,42 @@ fn an_agent_that_does_not_come_back_is_not_trusted_for_longer() -> Result<()> {
     })
 }
 
+/// The other rule of BFD: who leaves for good says Down, so that the peer acts on it.
+#[test]
+fn a_stop_for_good_takes_bfd_down() -> Result<()> {
+    let Some(mut spec) = Spec::for_test("gr-stop") else {
+        return Ok(());
+    };
+    spec.directors = 1;
+    spec.real_servers = 0;
+    Lab::with(spec, |lab| {
+        start(lab, true)?;
+        let director = &mut lab.directors[0];
+        let capture = Capture::start(director.namespace(), "eth1", director.directory())?;
+        let status = director.take_speaker()?.stop(LIMIT)?;
+        ensure!(status.success(), "the speaker ended with {status}");
+        let packets = capture.finish()?;
+        let story = Story {
+            packets: &packets,
+            director: director.uplink.director,
+            switch: director.uplink.switch,
+        };
+        let states: Vec<State> = story.bfd()?.iter().map(|(state, _)| *state).collect();
+        ensure!(
+            states.last() == Some(&State::Down) && !states.contains(&State::AdminDown),
+            "{states:?}"
+        );
+        let router_lsas = story.lsas(LsType::Router)?;
+        let ages: Vec<u16> = router_lsas.iter().map(|lsa| lsa.header().age).collect();
+        ensure!(
+            ages.first().is_some_and(|age| *age < MAX_AGE) && ages.last() == Some(&MAX_AGE),
+            "not a withdrawal and then a flush: ages {ages:?}"
+        );
+        ensure!(story.says_good_bye()?, "no 1-Way Hello");
+        Ok(())
+    })
+}
+
 /// Takes the announced set over, for as long as what is returned is open.
 fn announce_as_agent(director: &Director, hold: Duration) -> Result<UnixStream> {
     let mut stream = UnixStream::connect(director.speaker_socket())?;
@@ -454,6 +490,14 @@ impl Story<'_> {
         Ok(seen)
     }
 
+    /// Whether the director sent a 1-Way Hello.
+    fn says_good_bye(&self) -> Result<bool> {
+        Ok(self.ospf(self.director)?.iter().any(|body| match body {
+            Body::Hello(hello) => hello.neighbors.is_empty(),
+            Body::DbDesc(_) | Body::Request(_) | Body::Update(_) | Body::Ack(_) => false,
+        }))
+    }
+
     /// The LSAs that the director sent of one type.
     fn lsas(&self, ls_type: LsType) -> Result<Vec<Lsa>> {
         let mut lsas = Vec::new();
@@ -501,11 +545,7 @@ fn judge_agreed(case: &Case, story: &Story<'_>) -> Result<()> {
         Body::Hello(_) | Body::DbDesc(_) | Body::Request(_) => false,
     });
     ensure!(acknowledged, "the Grace-LSA was not acknowledged");
-    for body in story.ospf(story.director)? {
-        if let Body::Hello(hello) = body {
-            ensure!(!hello.neighbors.is_empty(), "a 1-Way Hello: {hello:?}");
-        }
-    }
+    ensure!(!story.says_good_bye()?, "a 1-Way Hello");
     let router_lsas = story.lsas(LsType::Router)?;
     ensure!(
         router_lsas.iter().all(|lsa| lsa.header().age < MAX_AGE),
@@ -529,11 +569,7 @@ fn judge_withdrawn(case: &Case, story: &Story<'_>) -> Result<()> {
         "{}: a Grace-LSA was sent to a switch that cannot help",
         case.name
     );
-    let said_good_bye = story.ospf(story.director)?.iter().any(|body| match body {
-        Body::Hello(hello) => hello.neighbors.is_empty(),
-        Body::DbDesc(_) | Body::Request(_) | Body::Update(_) | Body::Ack(_) => false,
-    });
-    ensure!(said_good_bye, "no 1-Way Hello");
+    ensure!(story.says_good_bye()?, "no 1-Way Hello");
     Ok(())
 }
 
