@@ -9,6 +9,7 @@ mod graceful;
 mod handover;
 mod hello;
 mod hostile;
+mod interface;
 mod net;
 mod origination;
 mod random;
