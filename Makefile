@@ -19,7 +19,7 @@ $(TEST_TARGETS): export ISOPATH_BIN_DIR := $(abspath $(TARGET)/debug)
 .NOTPARALLEL:
 .PHONY: help lab lab-down measure bench-speaker interop release check fmt clippy doc \
 	test test-build test-unit test-mutations test-lab test-ipvs test-browser test-leftovers \
-	sim fuzz fuzz-build
+	sim check-fuzz fuzz fuzz-build
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,7 +52,7 @@ interop: ## the speaker against FRR and BIRD in every form; writes the table of 
 release: ## build the release binaries
 	$(CARGO) build --locked --release --workspace
 
-check: fmt clippy doc ## formatting, lints, documentation, with warnings denied
+check: fmt clippy doc check-fuzz ## formatting, lints, documentation, with warnings denied
 
 fmt:
 	$(CARGO) fmt --all --check
@@ -82,6 +82,11 @@ sim: ## the protocol core on faulty networks (SEEDS=20000, or SEED=1234: one, wi
 
 test-mutations: ## the core broken on purpose: the property that forbids it must notice
 	$(CARGO) test --locked --workspace --features isopath-ospf/sabotage --test simulator mutation
+
+check-fuzz:
+	$(CARGO) fmt --manifest-path ospf-speaker/fuzz/Cargo.toml --check
+	CARGO_TARGET_DIR=$(TARGET)/fuzz-check $(CARGO) check --locked --no-default-features \
+		--manifest-path ospf-speaker/fuzz/Cargo.toml
 
 fuzz-build: ## the fuzz targets, with libFuzzer (cargo install cargo-fuzz)
 	$(FUZZ) build --sanitizer none --fuzz-dir ospf-speaker/fuzz
