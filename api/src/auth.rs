@@ -33,7 +33,7 @@ pub enum AuthConfig {
     },
     /// A digest (AuType 2).
     Cryptographic {
-        /// The keys; [`AuthConfig::validate`] wants at least one, and each id once.
+        /// The keys; validation wants at least one, and each id once.
         keys: Vec<KeyConfig>,
     },
 }

@@ -3,7 +3,7 @@
 //!
 //! Each job (a line of the table, a speaker, a switch) has a cluster of its own. Several run at
 //! the same time, because most of their time is spent waiting for OSPF's own intervals; whatever
-//! is measured in milliseconds, and every start of a program, is alone on the [`cluster::Stage`],
+//! is measured in milliseconds, and every start of a program, is alone on the `cluster::Stage`,
 //! and what is measured in processor time or memory runs with no other job beside it.
 
 use std::collections::VecDeque;

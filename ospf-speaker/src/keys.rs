@@ -1,7 +1,7 @@
 //! The keys of packet authentication: read from their files, with lifetimes by the wall clock.
 //!
 //! The core counts time by a clock that nobody sets; so when the wall clock is set, every
-//! lifetime is worked out anew ([`Keys::authentication`]). Secrets stay in here and in the core.
+//! lifetime is worked out anew (`Keys::authentication`). Secrets stay in here and in the core.
 
 use std::fs;
 use std::io::{self, Read};

@@ -22,6 +22,8 @@ pub(crate) use snapshot::InterfaceSnapshot;
 
 /// The length of an IP header without options, which the link's MTU includes.
 const IP_HEADER_LEN: usize = 20;
+/// The MTU of a neighbour that is not told ours, and whose own is not known.
+const ETHERNET_MTU: u16 = 1500;
 
 /// How much longer than a HelloInterval an adjacency takes to come up after its interface.
 const ADJACENCY_TIME: Duration = Duration::from_secs(1);
@@ -103,10 +105,16 @@ impl Interface {
     }
 
     /// The bytes that a packet may have between the OSPF header and the digest, if any, without
-    /// being fragmented.
+    /// being fragmented. Where another MTU than the link's is told, the neighbours' is the one
+    /// told, or unknown: then it is taken for Ethernet's.
     pub(crate) fn body_capacity(&self) -> usize {
-        let mtu = self.link.map_or(0, |link| usize::from(link.mtu));
-        mtu.saturating_sub(IP_HEADER_LEN + HEADER_LEN + self.auth.trailer_len())
+        let link = self.link.map_or(0, |link| link.mtu);
+        let mtu = match self.settings.advertise_mtu {
+            None => link,
+            Some(0) => link.min(ETHERNET_MTU),
+            Some(told) => link.min(told),
+        };
+        usize::from(mtu).saturating_sub(IP_HEADER_LEN + HEADER_LEN + self.auth.trailer_len())
     }
 
     /// Whether the first Hello may leave. A switch that still has the adjacency of an earlier run

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::bench::*;
 use super::net::Net;
+use crate::interface::Interface;
 use crate::packet::{Body, DbDescFlags, INITIAL_SEQUENCE, LsType, Lsa, LsaKey, Options};
-use crate::{AreaId, AreaType, NetworkType, PacketDrop, State};
+use crate::{AreaId, AreaType, LinkState, NetworkType, PacketDrop, State};
 
 const SEQ: i32 = INITIAL_SEQUENCE;
 
@@ -241,6 +242,27 @@ fn the_advertised_mtu_can_be_set() {
     let mut bench = Bench::new(settings);
     bench.hello(&Peer::new(0, 1));
     assert_eq!(bench.last_dbdesc().mtu, 0);
+}
+
+#[test]
+fn packets_fit_the_mtu_that_the_neighbor_was_told() {
+    for (told, most) in [
+        (None, 9000),
+        (Some(0), 1500),
+        (Some(1400), 1400),
+        (Some(9600), 9000),
+    ] {
+        let mut settings = config(&[NetworkType::PointToPoint]);
+        settings.interfaces[0].advertise_mtu = told;
+        let mut interface = Interface::new(settings.interfaces[0].clone());
+        assert_eq!(interface.body_capacity(), 0, "without a link");
+        interface.link = Some(LinkState {
+            mtu: 9000,
+            ..link(0)
+        });
+        let headers = 20 + 24;
+        assert_eq!(interface.body_capacity(), most - headers, "{told:?}");
+    }
 }
 
 #[test]
