@@ -93,6 +93,10 @@ impl Router {
             self.own.touch_all();
             self.touch_router_lsa();
         }
+        // An instance that is not wanted any more waited for what becomes of this neighbour.
+        if from >= State::Exchange && to < State::Exchange {
+            self.own.touch_all();
+        }
         // Only now: a flush of ours may have waited on the lists that were just cleared.
         if to < State::Exchange || from.is_synchronizing() && !to.is_synchronizing() {
             self.purge_all(now);

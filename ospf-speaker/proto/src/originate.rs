@@ -126,7 +126,7 @@ impl Router {
         let wrapping = self.own.get(&key).is_some_and(|own| own.wrapping);
         if !self.anyone_full() || !self.may_originate() || wrapping {
             self.timers.clear(Timer::Originate(key));
-            if !self.anyone_full() {
+            if !self.anyone_full() && !self.anyone_takes_floods() {
                 self.unsay(&key);
             }
             return false;
@@ -137,9 +137,9 @@ impl Router {
         }
     }
 
-    /// While nobody is Full, an instance that is not what is wanted any more leaves the database
-    /// unheard, so that it is not described to the next neighbour; that one tells us of its copy,
-    /// if it has one. The Router-LSA is never described.
+    /// While nobody is Full or about to be, an instance that is not what is wanted any more leaves
+    /// the database unheard, so that it is not described to the next neighbour; that one tells us
+    /// of its copy, if it has one. The Router-LSA is never described.
     fn unsay(&mut self, key: &DbKey) {
         let is_described = key.lsa.ls_type != LsType::Router && self.own.is_published(key);
         let is_wanted = || {
@@ -362,6 +362,13 @@ impl Router {
         }
     }
 
+    /// Whether an LSA may have been described or flooded to somebody who is still there.
+    fn anyone_takes_floods(&self) -> bool {
+        self.interfaces
+            .iter()
+            .any(|interface| interface.neighbors.values().any(Neighbor::takes_floods))
+    }
+
     pub(crate) fn anyone_full(&self) -> bool {
         self.interfaces.iter().any(|interface| interface.any_full())
     }
@@ -417,9 +424,33 @@ impl Router {
     pub(crate) fn flush_unwanted(&mut self, now: Instant, key: DbKey, header: &LsaHeader) {
         if key == self.external_key(key.lsa.link_state_id) && self.own.has_room() {
             let own = self.own.record(key);
+            let is_known = own.sequence == Some(header.sequence);
             own.outdone(now, header);
             own.left = Some(now);
+            if is_known && header.sequence != MAX_SEQUENCE {
+                self.flush_again(now, key, header);
+                return;
+            }
         }
         self.flush(now, key);
+    }
+
+    /// An instance that we flushed before came back, from a router that had not heard of it. A
+    /// second flush of it would be the same as the first on the wire, and an acknowledgement of
+    /// the first, still on its way, would end the second's retransmission: the instance would
+    /// stay with that router until it dies of age. So the flush is of an instance above it.
+    fn flush_again(&mut self, now: Instant, key: DbKey, header: &LsaHeader) {
+        let Some(entry) = self.lsdb.entry(&key) else {
+            return;
+        };
+        let sequence = header.sequence + 1;
+        let lsa = Lsa::originate(key.lsa, header.options, sequence, entry.body())
+            .expect("a body of the same length came in an LSA")
+            .at_age(MAX_AGE);
+        self.own.record(key).sequence = Some(sequence);
+        self.clear_retransmissions(&key);
+        self.install(now, key, lsa, Via::Ourselves);
+        self.flood(now, key, None, &[]);
+        self.purge(now, &key);
     }
 }

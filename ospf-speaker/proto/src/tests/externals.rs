@@ -304,6 +304,32 @@ fn a_stale_copy_is_flushed_and_a_later_wish_goes_above_it_at_the_pace() {
 }
 
 #[test]
+fn an_instance_that_comes_back_after_its_flush_is_flushed_by_one_above_it() {
+    let mut bench = Bench::point_to_point();
+    let peer = Peer::new(0, 200);
+    bench.bring_up(&peer, &[]);
+    let announced = copy(1, SEQ + 4);
+    bench.update(&peer, std::slice::from_ref(&announced));
+    let first = announced.at_age(MAX_AGE);
+    bench.ack(&peer, &first);
+    assert_eq!(bench.sequence_of(key(1)), None, "it has left");
+    // The peer gets it once more from one that did not hear of the flush.
+    bench.advance_with(&[&peer], PACE);
+    bench.take();
+    bench.update(&peer, &[announced.at_age(12)]);
+    let flushed = bench.flooded();
+    assert_eq!(flushed.len(), 1);
+    let header = flushed[0].header();
+    assert_eq!((header.sequence, header.age), (SEQ + 5, MAX_AGE));
+    assert!(flushed[0].checksum_is_valid());
+    // A late acknowledgement of the first flush does not end the second.
+    bench.ack(&peer, &first);
+    assert_eq!(bench.sequence_of(key(1)), Some(SEQ + 5));
+    bench.ack(&peer, &flushed[0]);
+    assert_eq!(bench.sequence_of(key(1)), None);
+}
+
+#[test]
 fn a_flush_by_another_router_is_outbid() {
     let (mut bench, peer) = settled();
     bench.update(&peer, &[bench.own_copy(key(1)).at_age(MAX_AGE)]);
@@ -339,8 +365,36 @@ fn what_changed_while_nobody_was_full_is_not_described_to_the_next() {
     assert!(!described.contains(&key(1)), "withdrawn: {described:?}");
     bench.update(&peer, &[first.at_age(20)]);
     assert_eq!(bench.state(&peer), Some(State::Full));
+    let flushed: Vec<_> = bench
+        .own_externals()
+        .iter()
+        .map(|lsa| *lsa.header())
+        .collect();
+    assert_eq!(flushed.len(), 1, "{flushed:?}");
+    assert_eq!(flushed[0].sequence, first.header().sequence + 1);
+    assert_eq!(flushed[0].age, MAX_AGE);
+}
+
+#[test]
+fn what_is_withdrawn_while_the_only_neighbor_is_loading_is_flushed_when_it_is_full() {
+    let (mut bench, peer) = settled();
+    // The adjacency starts over; the peer keeps what it has and is described it once more.
+    let theirs = lsa_of(LsType::AsExternal, 9, 200, SEQ);
+    let wrong = peer.dbdesc(flags(false, false, false), 12345, &[]);
+    bench.receive(&peer, Body::DbDesc(wrong));
+    bench.exchange(&peer, std::slice::from_ref(&theirs));
+    assert_eq!(bench.state(&peer), Some(State::Loading));
+    bench.announce_externals(&[]);
+    bench.take();
+    bench.update(&peer, &[theirs]);
+    assert_eq!(bench.state(&peer), Some(State::Full));
+    bench.advance_with(&[&peer], PACE);
     let flushed = bench.own_externals();
-    assert_eq!(flushed, [first.at_age(MAX_AGE)], "as the peer has it");
+    assert!(!flushed.is_empty(), "the peer keeps the route for an hour");
+    assert!(
+        flushed.iter().all(|lsa| lsa.header().age == MAX_AGE),
+        "{flushed:?}"
+    );
 }
 
 #[test]
