@@ -19,7 +19,9 @@ use crate::ids::NeighborId;
 use crate::lsdb::{DbKey, Via};
 use crate::neighbor::{Neighbor, State};
 use crate::own::Content;
-use crate::packet::{INITIAL_SEQUENCE, LsType, Lsa, LsaHeader, LsaKey, MAX_AGE, MAX_SEQUENCE};
+use crate::packet::{
+    INITIAL_SEQUENCE, LsType, Lsa, LsaHeader, LsaKey, MAX_AGE, MAX_SEQUENCE, Options,
+};
 use crate::router::Router;
 use crate::sabotage::Sabotage;
 use crate::timer::Timer;
@@ -424,27 +426,30 @@ impl Router {
     pub(crate) fn flush_unwanted(&mut self, now: Instant, key: DbKey, header: &LsaHeader) {
         if key == self.external_key(key.lsa.link_state_id) && self.own.has_room() {
             let own = self.own.record(key);
-            let is_known = own.sequence == Some(header.sequence);
+            let is_known = own.sequence >= Some(header.sequence);
             own.outdone(now, header);
             own.left = Some(now);
-            if is_known && header.sequence != MAX_SEQUENCE {
-                self.flush_again(now, key, header);
+            let known = own
+                .sequence
+                .filter(|&known| is_known && known != MAX_SEQUENCE);
+            if let Some(known) = known {
+                self.flush_above(now, key, known, header.options);
                 return;
             }
         }
         self.flush(now, key);
     }
 
-    /// An instance that we flushed before came back, from a router that had not heard of it. A
-    /// second flush of it would be the same as the first on the wire, and an acknowledgement of
+    /// An instance that we may have flushed before came back, from a router that had not heard of
+    /// it. A second flush of it would be the same as the first on the wire, and an acknowledgement of
     /// the first, still on its way, would end the second's retransmission: the instance would
-    /// stay with that router until it dies of age. So the flush is of an instance above it.
-    fn flush_again(&mut self, now: Instant, key: DbKey, header: &LsaHeader) {
+    /// stay with that router until it dies of age. So the flush is of an instance above all.
+    fn flush_above(&mut self, now: Instant, key: DbKey, known: i32, options: Options) {
         let Some(entry) = self.lsdb.entry(&key) else {
             return;
         };
-        let sequence = header.sequence + 1;
-        let lsa = Lsa::originate(key.lsa, header.options, sequence, entry.body())
+        let sequence = known + 1;
+        let lsa = Lsa::originate(key.lsa, options, sequence, entry.body())
             .expect("a body of the same length came in an LSA")
             .at_age(MAX_AGE);
         self.own.record(key).sequence = Some(sequence);
