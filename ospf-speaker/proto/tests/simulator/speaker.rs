@@ -14,6 +14,9 @@ use crate::network::{Time, Trace};
 use crate::properties::{self, Violation};
 use crate::watch::{Input, Watch};
 
+/// AllDRouters (§A.1).
+const ALL_D_ROUTERS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 6);
+
 /// What is to be announced.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Wanted {
@@ -149,8 +152,12 @@ impl Speaker {
         let input = Input::packet(router, now, port, source, payload);
         let refused = refusals(router);
         router.handle_packet(now, InterfaceId(port), source, destination, payload);
-        // What is not authenticated was not received.
-        if refusals(router) == refused {
+        // What is not authenticated was not received. Neither was what §8.2 tells apart before
+        // that: what is for Designated Routers, which a speaker never is, and what names another
+        // area, as a packet with a digest may after a bit of it was turned over.
+        let is_for_us = destination != ALL_D_ROUTERS
+            && payload.get(8..12) == Some(&self.config.area.0.octets()[..]);
+        if is_for_us && refusals(router) == refused {
             input
         } else {
             Input::Other

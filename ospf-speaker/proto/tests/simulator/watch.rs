@@ -31,9 +31,11 @@ pub(crate) enum Input {
     Packet {
         port: usize,
         source: Ipv4Addr,
+        /// What its sender was to the speaker before.
+        state: State,
         /// Nothing where it is no packet at all.
         body: Option<Body>,
-        /// For each LSA of an update what the database had of it before.
+        /// For each LSA of an update or acknowledgement what the database had of it before.
         before: Vec<Option<LsaHeader>>,
     },
     Other,
@@ -49,19 +51,21 @@ impl Input {
     ) -> Self {
         let plain = without_authentication(payload);
         let body = Packet::decode(&plain).ok().map(|packet| packet.body);
-        let before = match &body {
-            Some(Body::Update(lsas)) => {
-                let database = database(router, now);
-                let before = lsas.iter().map(|lsa| database.get(&lsa.key()).copied());
-                before.collect()
-            }
-            Some(Body::Hello(_) | Body::DbDesc(_) | Body::Request(_) | Body::Ack(_)) | None => {
-                Vec::new()
-            }
+        let keys: Vec<LsaKey> = match &body {
+            Some(Body::Update(lsas)) => lsas.iter().map(Lsa::key).collect(),
+            Some(Body::Ack(headers)) => headers.iter().map(|header| header.key).collect(),
+            Some(Body::Hello(_) | Body::DbDesc(_) | Body::Request(_)) | None => Vec::new(),
+        };
+        let before = if keys.is_empty() {
+            Vec::new()
+        } else {
+            let database = database(router, now);
+            keys.iter().map(|key| database.get(key).copied()).collect()
         };
         Self::Packet {
             port,
             source,
+            state: state_of(router, (port, source)),
             body,
             before,
         }
@@ -193,6 +197,7 @@ impl Watch {
         let Input::Packet {
             port,
             source,
+            state: state_before,
             body: Some(body),
             before,
         } = input
@@ -219,16 +224,28 @@ impl Watch {
                 }
                 self.asked.extend(keys.iter().map(|&key| (who, key)));
             }
-            Body::Update(lsas) if state >= State::Exchange => {
+            // An LSA may end the adjacency (§13 step 6) or bring it up: those before it in the
+            // update were received in the state that the update found.
+            Body::Update(lsas) if *state_before >= State::Exchange => {
                 let after = database(view.router, view.instant);
+                let starts_over = state < State::Exchange;
                 for (lsa, before) in lsas.iter().zip(before) {
+                    // With the one that makes it start over the rest is passed over.
+                    if starts_over && self.was_promised_newer(who, lsa, *before) {
+                        break;
+                    }
                     let after = after.get(&lsa.key());
                     self.note_lsa(view, who, lsa, *before, after);
                 }
             }
             Body::Update(_) => {}
-            Body::Ack(headers) if state >= State::Exchange => {
-                for header in headers {
+            Body::Ack(headers) if *state_before >= State::Exchange => {
+                // One that names another instance than the database's is passed over (§13.7): it
+                // may be for what an earlier run sent, whose numbers this run uses again.
+                let of_ours = headers.iter().zip(before).filter(|(header, before)| {
+                    before.is_some_and(|before| header.recency(&before).is_eq())
+                });
+                for (header, _) in of_ours {
                     let acknowledged = self.acknowledged.entry(who).or_default();
                     acknowledged.insert(instance(header));
                     self.let_go(who, header);
@@ -236,6 +253,18 @@ impl Watch {
             }
             Body::Ack(_) => {}
         }
+    }
+
+    /// Whether an LSA is no newer than the database's copy, and its sender has described one that
+    /// is: what §13 step 6 calls an error in the exchange.
+    fn was_promised_newer(&self, who: Who, lsa: &Lsa, before: Option<LsaHeader>) -> bool {
+        let Some(before) = before else {
+            return false;
+        };
+        let described = self.described.get(&who);
+        let promised = described.and_then(|described| described.get(&lsa.key()));
+        promised.is_some_and(|promised| promised.recency(&before).is_gt())
+            && lsa.header().recency(&before).is_le()
     }
 
     fn note_lsa(
