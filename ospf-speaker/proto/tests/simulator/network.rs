@@ -196,12 +196,27 @@ impl Network {
         Ok(())
     }
 
+    /// Runs, and shows the network whenever something happened.
+    pub(crate) fn run_watched(
+        &mut self,
+        time: Duration,
+        mut look: impl FnMut(&Self),
+    ) -> Result<(), Violation> {
+        let end = self.now + time;
+        self.run_until(end, |network| {
+            look(network);
+            false
+        })?;
+        self.now = end;
+        Ok(())
+    }
+
     /// Runs until the condition, which is asked whenever something happened, holds; at most to
     /// `end`. Says whether it did.
     pub(crate) fn run_until(
         &mut self,
         end: Time,
-        condition: impl Fn(&Self) -> bool,
+        mut condition: impl FnMut(&Self) -> bool,
     ) -> Result<bool, Violation> {
         while !condition(self) {
             let flight = self.flights.keys().next().map(|&(at, _)| at);
