@@ -53,7 +53,7 @@ pub(crate) enum SelfOriginated {
     Adopted,
     /// One that we originate: a newer instance takes its place.
     Superseded,
-    /// An LSA that we would not originate: it is flushed as it was received.
+    /// An LSA that we would not originate: it is flushed.
     Unwanted,
 }
 
@@ -421,18 +421,15 @@ impl Router {
         self.own.record(key).outdone(now, header);
     }
 
-    /// An LSA came that would be ours if we wanted it: it is flushed as it was received. If we
-    /// want it later, its next instance goes above that, and not too soon after.
+    /// An LSA came that would be ours if we wanted it. A route is flushed by an instance above all
+    /// that are known, anything else as it was received. If we want it later, its next instance
+    /// goes above that, and not too soon after.
     pub(crate) fn flush_unwanted(&mut self, now: Instant, key: DbKey, header: &LsaHeader) {
         if key == self.external_key(key.lsa.link_state_id) && self.own.has_room() {
             let own = self.own.record(key);
-            let is_known = own.sequence >= Some(header.sequence);
             own.outdone(now, header);
             own.left = Some(now);
-            let known = own
-                .sequence
-                .filter(|&known| is_known && known != MAX_SEQUENCE);
-            if let Some(known) = known {
+            if let Some(known) = own.sequence.filter(|&known| known != MAX_SEQUENCE) {
                 self.flush_above(now, key, known, header.options);
                 return;
             }
@@ -440,8 +437,8 @@ impl Router {
         self.flush(now, key);
     }
 
-    /// An instance that we may have flushed before came back, from a router that had not heard of
-    /// it. A second flush of it would be the same as the first on the wire, and an acknowledgement of
+    /// An instance that we, or an earlier run of us, may have flushed before came back, from a
+    /// router that had not heard of it. A second flush of it would be the same as the first on the wire, and an acknowledgement of
     /// the first, still on its way, would end the second's retransmission: the instance would
     /// stay with that router until it dies of age. So the flush is of an instance above all.
     fn flush_above(&mut self, now: Instant, key: DbKey, known: i32, options: Options) {

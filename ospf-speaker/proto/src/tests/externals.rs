@@ -289,7 +289,7 @@ fn a_stale_copy_is_flushed_and_a_later_wish_goes_above_it_at_the_pace() {
     let (mut bench, peer) = settled();
     bench.update(&peer, &[copy(2, SEQ + 5)]);
     let flush = bench.the_external();
-    assert_eq!(flush, copy(2, SEQ + 5).at_age(MAX_AGE));
+    assert_eq!(flush, copy(2, SEQ + 6).at_age(MAX_AGE));
     bench.ack(&peer, &flush);
     bench.advance_with(&[&peer], SECOND / 2);
     bench.take();
@@ -300,7 +300,26 @@ fn a_stale_copy_is_flushed_and_a_later_wish_goes_above_it_at_the_pace() {
         "the peer has the flush since 0.5 s"
     );
     bench.advance_with(&[&peer], PACE);
-    assert_eq!(bench.the_external().header().sequence, SEQ + 6);
+    assert_eq!(bench.the_external().header().sequence, SEQ + 7);
+}
+
+#[test]
+fn a_late_acknowledgement_of_an_earlier_runs_flush_does_not_end_ours() {
+    let (mut bench, peer) = settled();
+    let stale = copy(2, SEQ + 5);
+    bench.update(&peer, std::slice::from_ref(&stale));
+    let flush = bench.the_external();
+    assert_eq!(flush.header().age, MAX_AGE);
+    // The run before had flushed the same, and the peer's delayed acknowledgement comes now,
+    // although it dropped our flush within MinLSArrival.
+    bench.ack(&peer, &stale.at_age(MAX_AGE));
+    assert_eq!(
+        bench.sequence_of(key(2)),
+        Some(flush.header().sequence),
+        "the flush is not acknowledged"
+    );
+    bench.ack(&peer, &flush);
+    assert_eq!(bench.sequence_of(key(2)), None);
 }
 
 #[test]
@@ -310,7 +329,7 @@ fn an_instance_that_comes_back_after_its_flush_is_flushed_by_one_above_it() {
     bench.bring_up(&peer, &[]);
     let announced = copy(1, SEQ + 4);
     bench.update(&peer, std::slice::from_ref(&announced));
-    let first = announced.at_age(MAX_AGE);
+    let first = copy(1, SEQ + 5).at_age(MAX_AGE);
     bench.ack(&peer, &first);
     assert_eq!(bench.sequence_of(key(1)), None, "it has left");
     // The peer gets it once more from one that did not hear of the flush.
@@ -320,11 +339,11 @@ fn an_instance_that_comes_back_after_its_flush_is_flushed_by_one_above_it() {
     let flushed = bench.flooded();
     assert_eq!(flushed.len(), 1);
     let header = flushed[0].header();
-    assert_eq!((header.sequence, header.age), (SEQ + 5, MAX_AGE));
+    assert_eq!((header.sequence, header.age), (SEQ + 6, MAX_AGE));
     assert!(flushed[0].checksum_is_valid());
     // A late acknowledgement of the first flush does not end the second.
     bench.ack(&peer, &first);
-    assert_eq!(bench.sequence_of(key(1)), Some(SEQ + 5));
+    assert_eq!(bench.sequence_of(key(1)), Some(SEQ + 6));
     bench.ack(&peer, &flushed[0]);
     assert_eq!(bench.sequence_of(key(1)), None);
 }
