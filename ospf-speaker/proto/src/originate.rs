@@ -438,9 +438,10 @@ impl Router {
     }
 
     /// An instance that we, or an earlier run of us, may have flushed before came back, from a
-    /// router that had not heard of it. A second flush of it would be the same as the first on the wire, and an acknowledgement of
-    /// the first, still on its way, would end the second's retransmission: the instance would
-    /// stay with that router until it dies of age. So the flush is of an instance above all.
+    /// router that had not heard of it. A second flush of it would be the same as the first on the
+    /// wire, and an acknowledgement of the first, still on its way, would end the second's
+    /// retransmission: the instance would stay with that router until it dies of age. So the flush
+    /// is of an instance above all.
     fn flush_above(&mut self, now: Instant, key: DbKey, known: i32, options: Options) {
         let Some(entry) = self.lsdb.entry(&key) else {
             return;
