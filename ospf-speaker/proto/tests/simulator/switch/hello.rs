@@ -156,7 +156,9 @@ impl Switch {
             (State::ExStart | State::Exchange | State::Loading | State::Full, false) => {
                 self.change(now, port, peer, State::TwoWay);
             }
-            _ => {}
+            (State::Down | State::Init, _)
+            | (State::TwoWay, false)
+            | (State::ExStart | State::Exchange | State::Loading | State::Full, true) => {}
         }
     }
 
