@@ -1,12 +1,15 @@
 //! Which desired states are taken from the controller, and what is done with one.
 
+use std::collections::BTreeMap;
+
 use isopath_api::config::{AreaType, DirectorFile};
 use isopath_api::declare::{
-    ServiceSpec, VipSpec, validate_kinds, validate_services, validate_vips,
+    Lvs, ServiceSpec, VipSpec, validate_kinds, validate_services, validate_vips,
 };
 use isopath_api::desired::{AdminState, Desired};
+use isopath_api::digest::ServiceDigest;
 use isopath_api::fault::{Fault, parse_json};
-use isopath_api::ids::{ClusterName, DirectorName, RouterId};
+use isopath_api::ids::{ClusterName, DirectorName, RouterId, ServiceId};
 use thiserror::Error;
 
 /// What this director shall do, wherever it was said.
@@ -20,6 +23,11 @@ pub struct Intent {
     pub admin_state: AdminState,
     /// The operator's words for an admin state other than active.
     pub admin_reason: String,
+    /// The settings that all services share.
+    pub lvs: Lvs,
+    /// What the digest of each service must be; nothing for those that the controller does not
+    /// know, and with a local file.
+    pub digests: BTreeMap<ServiceId, ServiceDigest>,
     /// The VIPs.
     pub vips: Vec<VipSpec>,
     /// The services.
@@ -34,7 +42,13 @@ impl Intent {
             generation: 0,
             admin_state: AdminState::Active,
             admin_reason: String::new(),
-            vips: file.vip.clone(),
+            lvs: file.lvs(),
+            digests: BTreeMap::new(),
+            vips: file
+                .vip
+                .iter()
+                .map(|vip| vip.at(&file.director.name))
+                .collect(),
             services: file.service.clone(),
         }
     }
@@ -47,6 +61,8 @@ impl From<Desired> for Intent {
             generation: desired.generation,
             admin_state: desired.admin_state,
             admin_reason: desired.admin_reason,
+            lvs: desired.lvs,
+            digests: desired.digests,
             vips: desired.vip,
             services: desired.service,
         }
@@ -113,7 +129,7 @@ fn list(faults: &[Fault]) -> String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admission {
     /// It is to be written to disk and then applied.
-    New(Desired),
+    New(Box<Desired>),
     /// It is in force already.
     InForce,
 }
@@ -134,7 +150,7 @@ pub fn admit(
         return Err(Refusal::Unannounceable(faults));
     }
     let Some(current) = in_force.filter(|current| current.epoch == desired.epoch) else {
-        return Ok(Admission::New(desired));
+        return Ok(Admission::New(Box::new(desired)));
     };
     if desired.generation < current.generation {
         return Err(Refusal::Older {
@@ -143,7 +159,7 @@ pub fn admit(
         });
     }
     if desired.generation > current.generation {
-        return Ok(Admission::New(desired));
+        return Ok(Admission::New(Box::new(desired)));
     }
     if desired == *current {
         Ok(Admission::InForce)
@@ -201,7 +217,7 @@ mod tests {
 
     fn in_force() -> Desired {
         match admit(&desired(|_| {}), None, &identity()).unwrap() {
-            Admission::New(desired) => desired,
+            Admission::New(desired) => *desired,
             Admission::InForce => panic!("nothing was in force"),
         }
     }

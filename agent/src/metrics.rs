@@ -7,7 +7,7 @@
 mod lateness;
 mod server;
 
-use isopath_api::ids::{BfdState, Protocol, RealServerId, ServiceId, Vip};
+use isopath_api::ids::{BfdState, Packets, RealServerId, ServiceId, Vip};
 use isopath_api::interface::{Authentication, Interface, Standing};
 use isopath_api::observed::{Health, Observed, RealServerObserved, ServiceObserved, Stats};
 use isopath_api::reason::Reason;
@@ -19,12 +19,13 @@ use lateness::Histograms;
 pub use server::MetricsServer;
 
 /// Labels of a service, as node_exporter's IPVS collector has them.
-const SERVICE: [&str; 3] = ["local_address", "local_port", "proto"];
+const SERVICE: [&str; 4] = ["local_address", "local_port", "local_mark", "proto"];
 
 /// Labels of a real server, as node_exporter's IPVS collector has them.
-const REAL_SERVER: [&str; 5] = [
+const REAL_SERVER: [&str; 6] = [
     "local_address",
     "local_port",
+    "local_mark",
     "remote_address",
     "remote_port",
     "proto",
@@ -365,29 +366,20 @@ fn flag(value: bool) -> f64 {
     f64::from(u8::from(value))
 }
 
-fn proto(protocol: Protocol) -> String {
-    match protocol {
-        Protocol::Tcp => "TCP".to_owned(),
-        Protocol::Udp => "UDP".to_owned(),
-    }
+/// node_exporter's labels of a service: a mark's service has port 0 and protocol FWM.
+fn service_labels(service: ServiceId) -> [String; 4] {
+    let (port, mark, proto) = match service.packets {
+        Packets::To { protocol, port } => (port, String::new(), protocol.to_string()),
+        Packets::Marked(mark) => (0, mark.to_string(), "fwm".to_owned()),
+    };
+    let vip = service.vip.to_string();
+    [vip, port.to_string(), mark, proto.to_uppercase()]
 }
 
-fn service_labels(service: ServiceId) -> [String; 3] {
-    [
-        service.vip.to_string(),
-        service.port.to_string(),
-        proto(service.protocol),
-    ]
-}
-
-fn real_server_labels(service: ServiceId, server: RealServerId) -> [String; 5] {
-    [
-        service.vip.to_string(),
-        service.port.to_string(),
-        server.0.ip().to_string(),
-        server.0.port().to_string(),
-        proto(service.protocol),
-    ]
+fn real_server_labels(service: ServiceId, server: RealServerId) -> [String; 6] {
+    let [vip, port, mark, proto] = service_labels(service);
+    let (address, own_port) = (server.0.ip().to_string(), server.0.port().to_string());
+    [vip, port, mark, address, own_port, proto]
 }
 
 #[cfg(test)]

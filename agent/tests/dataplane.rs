@@ -99,6 +99,8 @@ fn server(id: &str, weight: u16, effective_weight: u16) -> RealServerWanted {
     RealServerWanted {
         id: id.parse().unwrap(),
         weight,
+        upper_threshold: 0,
+        lower_threshold: 0,
         effective_weight,
     }
 }
@@ -106,13 +108,15 @@ fn server(id: &str, weight: u16, effective_weight: u16) -> RealServerWanted {
 fn service(id: &str, scheduler: Scheduler, forwarding: Forwarding) -> ServiceWanted {
     let flags = match scheduler {
         Scheduler::Mh => [SchedulerFlag::MhFallback, SchedulerFlag::MhPort].into(),
-        Scheduler::Rr | Scheduler::Wlc => [].into(),
+        _ => [].into(),
     };
     ServiceWanted {
         id: id.parse().unwrap(),
         scheduler,
         flags,
+        persistence: None,
         forwarding,
+        tunnel: None,
         real_servers: Vec::new(),
     }
 }

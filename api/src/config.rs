@@ -7,7 +7,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::AuthConfig;
-use crate::declare::{ServiceSpec, VipSpec, validate_kinds, validate_services, validate_vips};
+use crate::declare::{
+    self, Announcers, Lvs, LvsSpec, Profile, ServiceSpec, VipSpec, Warning, validate_kinds,
+    validate_lvs, validate_services, validate_vips,
+};
 use crate::fault::{Fault, FileFaults, parse_toml};
 use crate::ids::{AreaId, ClusterName, DirectorName, RouterId};
 
@@ -22,6 +25,9 @@ pub struct DirectorFile {
     /// Where the desired state comes from; without it, from this file.
     #[serde(default)]
     pub controller: Option<ControllerConfig>,
+    /// The settings that all services share; only without a controller.
+    #[serde(default)]
+    pub lvs: Option<LvsSpec>,
     /// The VIPs; only without a controller.
     #[serde(default)]
     pub vip: Vec<VipSpec>,
@@ -56,6 +62,28 @@ impl DirectorFile {
         })
     }
 
+    /// The settings that all services of this director share. Its own file does not know of other
+    /// directors.
+    pub fn lvs(&self) -> Lvs {
+        self.lvs.unwrap_or_default().resolve(1)
+    }
+
+    /// Everything that works but is unwise.
+    pub fn warnings(&self) -> Vec<Warning> {
+        let profile = self.lvs().profile;
+        let announcers = match profile {
+            Profile::Stateless => Announcers::Shared,
+            Profile::Stateful => Announcers::One,
+        };
+        declare::warnings(profile, &self.vip, &self.service, |vip| {
+            // Other directors have other costs.
+            match vip.director_cost.is_empty() {
+                true => announcers,
+                false => Announcers::InTurn,
+            }
+        })
+    }
+
     fn validate(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
         if self.director.agent_hold.is_zero() {
@@ -80,6 +108,13 @@ impl DirectorFile {
                     ));
                 }
             }
+        }
+        if let Some(lvs) = &self.lvs {
+            if self.controller.is_some() {
+                let expected = "no [lvs] beside [controller], which declares it";
+                faults.push(Fault::new("/lvs", expected, "it"));
+            }
+            faults.extend(validate_lvs(lvs));
         }
         faults.extend(validate_vips(&self.vip));
         faults.extend(validate_kinds(&self.vip, self.ospf.area_type));

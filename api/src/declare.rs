@@ -3,23 +3,31 @@
 //! The same `[[vip]]` and `[[service]]` tables stand in a director's own file
 //! ([`crate::config`]) and in a cluster's declaration ([`Declaration`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
-use std::str::FromStr;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::AreaType;
 use crate::fault::Fault;
 use crate::ids::{
-    ClusterName, DirectorName, ParseIdError, Protocol, RealServerId, RouterId, ServiceId, Vip,
-    serde_as_text,
+    ClusterName, DirectorName, Packets, Protocol, RealServerId, RouterId, ServiceId, Vip,
 };
 
+mod check;
+mod lvs;
 mod validate;
-pub use validate::{validate_kinds, validate_services, validate_vips};
+mod warn;
+
+pub use check::{CheckKind, CheckSpec, StatusRange};
+pub use lvs::{
+    DrainLimit, Forwarding, Lvs, LvsSpec, Netmask, Persistence, Profile, Scheduler, SchedulerFlag,
+    Timeouts, Tunnel, TunnelChecksum, TunnelKind,
+};
+pub use validate::{validate_kinds, validate_lvs, validate_services, validate_vips};
+pub(crate) use warn::{Announcers, all as warnings};
+pub use warn::{Warning, WarningCode};
 
 /// The widest cluster that any switch is known to balance over.
 pub const MAX_PATHS_LIMIT: u16 = 64;
@@ -37,6 +45,9 @@ pub struct Declaration {
     /// The directors, at most `max_paths`.
     #[serde(default)]
     pub director: Vec<DirectorSpec>,
+    /// The settings that all its services share.
+    #[serde(default)]
+    pub lvs: LvsSpec,
     /// The switches; only to give the routers seen in the LSDB a name.
     #[serde(default)]
     pub switch: Vec<SwitchSpec>,
@@ -56,6 +67,16 @@ impl Declaration {
     /// Everything wrong with the declaration, each with a JSON pointer; empty when it holds.
     pub fn validate(&self) -> Vec<Fault> {
         validate::declaration(self)
+    }
+
+    /// Everything that works but is unwise.
+    pub fn warnings(&self) -> Vec<Warning> {
+        warn::declaration(self)
+    }
+
+    /// The settings that all its services share, with what is not declared filled in.
+    pub fn lvs(&self) -> Lvs {
+        self.lvs.resolve(self.director.len())
     }
 }
 
@@ -88,9 +109,33 @@ pub struct VipSpec {
     /// How it is announced.
     #[serde(default)]
     pub announce: Announce,
+    /// The metric at single directors in place of the announcement's: a backup has a higher one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub director_cost: BTreeMap<DirectorName, u16>,
     /// How many of its services must be at their quorum for it to be announced.
     #[serde(default)]
     pub require: Require,
+}
+
+impl VipSpec {
+    /// The metric that `director` announces it with.
+    pub fn cost_at(&self, director: &DirectorName) -> u16 {
+        let own = self.director_cost.get(director);
+        own.copied().unwrap_or(self.announce.cost)
+    }
+
+    /// The same VIP as `director` alone has it.
+    #[must_use]
+    pub fn at(&self, director: &DirectorName) -> Self {
+        Self {
+            announce: Announce {
+                cost: self.cost_at(director),
+                ..self.announce
+            },
+            director_cost: BTreeMap::new(),
+            ..self.clone()
+        }
+    }
 }
 
 /// How a VIP is announced.
@@ -262,25 +307,37 @@ impl<'de> Deserialize<'de> for Require {
     }
 }
 
-/// A service: one VIP, protocol and port, balanced over real servers.
+/// A service: packets to one VIP, balanced over real servers. They are those to one port, or
+/// those that the director's firewall has marked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceSpec {
     /// The VIP, which a `[[vip]]` must declare.
     pub vip: Vip,
-    /// The transport protocol.
-    pub protocol: Protocol,
+    /// The transport protocol; with a port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
     /// The port (1 to 65535).
-    pub port: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The firewall mark (from 1), in the place of protocol and port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fwmark: Option<u32>,
     /// The IPVS scheduler.
     #[serde(default)]
     pub scheduler: Scheduler,
-    /// The scheduler's flags.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub flags: BTreeSet<SchedulerFlag>,
+    /// Its flags; when absent, those of [`ServiceSpec::flags`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flags: Option<BTreeSet<SchedulerFlag>>,
+    /// Whether and how long a client stays with its real server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence: Option<Persistence>,
     /// The packet forwarding method.
     #[serde(default)]
     pub forwarding: Forwarding,
+    /// The tunnel of forwarding method `tun`; IP in IP when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<Tunnel>,
     /// Healthy real servers needed for the service to count as healthy (at least 1).
     #[serde(default = "default_quorum")]
     pub quorum: u16,
@@ -296,91 +353,68 @@ fn default_quorum() -> u16 {
 }
 
 impl ServiceSpec {
-    /// The service's identity.
+    /// A service at a port of `vip` with no real servers and everything else as it is when it is
+    /// not declared.
+    pub fn to(protocol: Protocol, vip: Vip, port: u16, check: CheckSpec) -> Self {
+        Self {
+            vip,
+            protocol: Some(protocol),
+            port: Some(port),
+            fwmark: None,
+            scheduler: Scheduler::default(),
+            flags: None,
+            persistence: None,
+            forwarding: Forwarding::default(),
+            tunnel: None,
+            quorum: default_quorum(),
+            check,
+            real_server: Vec::new(),
+        }
+    }
+
+    /// The service's identity. What is not valid, having neither a port nor a mark, still has
+    /// one, so that whoever refuses it can name it.
     pub fn id(&self) -> ServiceId {
-        ServiceId {
-            protocol: self.protocol,
-            vip: self.vip,
-            port: self.port,
+        let vip = self.vip;
+        match self.fwmark {
+            Some(mark) => ServiceId {
+                vip,
+                packets: Packets::Marked(mark),
+            },
+            None => {
+                let protocol = self.protocol.unwrap_or(Protocol::Tcp);
+                ServiceId::to(protocol, vip, self.port.unwrap_or(0))
+            }
         }
     }
 
-    /// The identity of one of its real servers: its port is the service's unless it says otherwise.
+    /// Its flags. Where none are declared, `mh` has those that let every director pick the same
+    /// real server also when one is down: with the client's port, except that a persistent
+    /// client keeps its real server over all of its ports.
+    pub fn flags(&self) -> BTreeSet<SchedulerFlag> {
+        match (&self.flags, self.scheduler, self.persistence) {
+            (Some(flags), _, _) => flags.clone(),
+            (None, Scheduler::Mh, None) => {
+                [SchedulerFlag::MhFallback, SchedulerFlag::MhPort].into()
+            }
+            (None, Scheduler::Mh, Some(_)) => [SchedulerFlag::MhFallback].into(),
+            (None, _, _) => BTreeSet::new(),
+        }
+    }
+
+    /// The tunnel that its packets go through; nothing without one.
+    pub fn tunnel(&self) -> Option<Tunnel> {
+        match self.forwarding {
+            Forwarding::Tun => Some(self.tunnel.unwrap_or_default()),
+            Forwarding::Dr | Forwarding::Nat => None,
+        }
+    }
+
+    /// The identity of one of its real servers: its port is the service's unless it says
+    /// otherwise, and 0, which keeps each packet's own, where the service is a mark's.
     pub fn real_server_id(&self, server: &RealServerSpec) -> RealServerId {
-        let port = server.port.unwrap_or(self.port);
+        let port = server.port.or(self.id().port()).unwrap_or(0);
         RealServerId(std::net::SocketAddrV4::new(server.address, port))
-    }
-}
-
-/// An IPVS scheduler (`net/netfilter/ipvs/ip_vs_*.c`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scheduler {
-    /// Round robin.
-    Rr,
-    /// Weighted least connection.
-    Wlc,
-    /// Maglev hashing: the one that several directors can share.
-    #[default]
-    Mh,
-}
-
-impl Scheduler {
-    /// The kernel's name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Rr => "rr",
-            Self::Wlc => "wlc",
-            Self::Mh => "mh",
-        }
-    }
-}
-
-impl fmt::Display for Scheduler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// A flag of a scheduler (`IP_VS_SVC_F_SCHED_*`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SchedulerFlag {
-    /// Take the next real server when the hashed one is unavailable.
-    MhFallback,
-    /// Hash the client's port too.
-    MhPort,
-}
-
-impl fmt::Display for SchedulerFlag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::MhFallback => "mh-fallback",
-            Self::MhPort => "mh-port",
-        })
-    }
-}
-
-/// The packet forwarding method.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Forwarding {
-    /// Direct routing: the frame is sent on to the real server's MAC address.
-    #[default]
-    Dr,
-    /// IP-in-IP tunnelling.
-    Tun,
-    /// Network address translation.
-    Nat,
-}
-
-impl fmt::Display for Forwarding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Dr => "dr",
-            Self::Tun => "tun",
-            Self::Nat => "nat",
-        })
     }
 }
 
@@ -396,127 +430,36 @@ pub struct RealServerSpec {
     /// Its weight (0 to 65535; 0 takes no new connections).
     #[serde(default = "default_weight")]
     pub weight: u16,
+    /// The connections at which it takes no new ones on a director; 0 for no limit.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub upper_threshold: u32,
+    /// The connections below which it takes new ones again; three quarters of the upper
+    /// threshold when 0 (`ip_vs_dest_update_overload` in the kernel).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lower_threshold: u32,
+}
+
+impl RealServerSpec {
+    /// A real server at `address` with everything else as it is when it is not declared.
+    pub fn new(address: Ipv4Addr) -> Self {
+        Self {
+            address,
+            port: None,
+            weight: default_weight(),
+            upper_threshold: 0,
+            lower_threshold: 0,
+        }
+    }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the form that serde calls"
+)]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 fn default_weight() -> u16 {
     1
 }
-
-/// How a service's real servers are checked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CheckSpec {
-    /// What is tried.
-    #[serde(rename = "type")]
-    pub kind: CheckKind,
-    /// The port to check; the real server's when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
-    /// The request's path (HTTP, HTTPS); `/` when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    /// The request's host and the TLS server name (HTTP, HTTPS); the VIP when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
-    /// The statuses that count as success (HTTP, HTTPS); 200-399 when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<StatusRange>,
-    /// Whether an HTTPS check verifies the certificate against the system's roots.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub verify: bool,
-    /// The time from the start of one try to the start of the next.
-    #[serde(default = "default_interval", with = "crate::duration")]
-    pub interval: Duration,
-    /// The time after which a try has failed; at most the interval.
-    #[serde(default = "default_timeout", with = "crate::duration")]
-    pub timeout: Duration,
-    /// Successes in a row that make a real server healthy.
-    #[serde(default = "default_rise")]
-    pub rise: u16,
-    /// Failures in a row that make it unhealthy.
-    #[serde(default = "default_rise")]
-    pub fall: u16,
-}
-
-fn default_interval() -> Duration {
-    Duration::from_secs(1)
-}
-
-fn default_timeout() -> Duration {
-    Duration::from_millis(500)
-}
-
-fn default_rise() -> u16 {
-    2
-}
-
-/// What a check tries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CheckKind {
-    /// The TCP handshake.
-    Tcp,
-    /// A GET over HTTP/1.1.
-    Http,
-    /// A GET over HTTP/1.1 in TLS.
-    Https,
-}
-
-impl fmt::Display for CheckKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "tcp",
-            Self::Http => "http",
-            Self::Https => "https",
-        })
-    }
-}
-
-/// An inclusive range of HTTP statuses, written `200-399` or `204`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct StatusRange {
-    /// The lowest status.
-    pub from: u16,
-    /// The highest status.
-    pub to: u16,
-}
-
-impl StatusRange {
-    /// What counts as success when a check does not say.
-    pub const DEFAULT: Self = Self { from: 200, to: 399 };
-
-    /// Whether `status` lies in the range.
-    pub fn contains(self, status: u16) -> bool {
-        (self.from..=self.to).contains(&status)
-    }
-}
-
-impl fmt::Display for StatusRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.from == self.to {
-            self.from.fmt(f)
-        } else {
-            write!(f, "{}-{}", self.from, self.to)
-        }
-    }
-}
-
-impl FromStr for StatusRange {
-    type Err = ParseIdError;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let error = || ParseIdError {
-            expected: "a status range such as 200-399, within 100 to 599",
-            found: text.to_owned(),
-        };
-        let (from, to) = text.split_once('-').unwrap_or((text, text));
-        let from = from.parse().map_err(|_| error())?;
-        let to = to.parse().map_err(|_| error())?;
-        if (100..=to).contains(&from) && to <= 599 {
-            Ok(Self { from, to })
-        } else {
-            Err(error())
-        }
-    }
-}
-
-serde_as_text!(StatusRange);

@@ -1,9 +1,12 @@
 //! What the controller asks of one director.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::declare::{ServiceSpec, VipSpec};
-use crate::ids::{ClusterName, DirectorName, RouterId};
+use crate::declare::{Lvs, ServiceSpec, VipSpec};
+use crate::digest::ServiceDigest;
+use crate::ids::{ClusterName, DirectorName, RouterId, ServiceId};
 
 /// The whole desired state of one director; always complete, never a difference.
 ///
@@ -29,6 +32,13 @@ pub struct Desired {
     /// The operator's words for an admin state other than active.
     #[serde(default)]
     pub admin_reason: String,
+    /// The settings that all services share.
+    #[serde(default)]
+    pub lvs: Lvs,
+    /// What the digest of each service must be for its VIP to be announced in the stateless
+    /// profile.
+    #[serde(default)]
+    pub digests: BTreeMap<ServiceId, ServiceDigest>,
     /// The VIPs.
     pub vip: Vec<VipSpec>,
     /// The services.

@@ -174,6 +174,8 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP.
+    Sctp,
 }
 
 impl fmt::Display for Protocol {
@@ -181,47 +183,91 @@ impl fmt::Display for Protocol {
         f.write_str(match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         })
     }
 }
 
-/// What identifies a service in its cluster, written `tcp:10.99.0.1:80`.
+/// What identifies a service in its cluster, written `tcp:10.99.0.1:80` or `fwmark:10.99.0.1:7`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceId {
-    /// The service's protocol.
-    pub protocol: Protocol,
     /// The VIP the service is reached at.
     pub vip: Vip,
-    /// The port the service is reached at, never 0.
-    pub port: u16,
+    /// Which of its packets are the service's.
+    pub packets: Packets,
+}
+
+/// Which packets are a service's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Packets {
+    /// Those to a port of its VIP.
+    To {
+        /// The transport protocol.
+        protocol: Protocol,
+        /// The port, never 0.
+        port: u16,
+    },
+    /// Those that the director's firewall gives this mark, never 0, whatever they are.
+    Marked(u32),
+}
+
+impl ServiceId {
+    /// The service at a port of `vip`.
+    pub fn to(protocol: Protocol, vip: Vip, port: u16) -> Self {
+        let packets = Packets::To { protocol, port };
+        Self { vip, packets }
+    }
+
+    /// The port it is reached at; nothing where a mark decides.
+    pub fn port(self) -> Option<u16> {
+        match self.packets {
+            Packets::To { port, .. } => Some(port),
+            Packets::Marked(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Packets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::To { protocol, port } => write!(f, "{protocol}:{port}"),
+            Self::Marked(mark) => write!(f, "fwmark:{mark}"),
+        }
+    }
 }
 
 impl fmt::Display for ServiceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.protocol, self.vip, self.port)
+        let vip = self.vip;
+        match self.packets {
+            Packets::To { protocol, port } => write!(f, "{protocol}:{vip}:{port}"),
+            Packets::Marked(mark) => write!(f, "fwmark:{vip}:{mark}"),
+        }
     }
 }
 
 impl FromStr for ServiceId {
     type Err = ParseIdError;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let error = || ParseIdError::new("a service such as tcp:10.99.0.1:80", text);
-        let (protocol, rest) = text.split_once(':').ok_or_else(error)?;
-        let (vip, port) = rest.rsplit_once(':').ok_or_else(error)?;
-        let protocol = match protocol {
-            "tcp" => Protocol::Tcp,
-            "udp" => Protocol::Udp,
+        let expected = "a service such as tcp:10.99.0.1:80 or fwmark:10.99.0.1:7";
+        let error = || ParseIdError::new(expected, text);
+        let (kind, rest) = text.split_once(':').ok_or_else(error)?;
+        let (vip, number) = rest.rsplit_once(':').ok_or_else(error)?;
+        let vip = vip.parse().map_err(|_| error())?;
+        let number: u32 = number.parse().map_err(|_| error())?;
+        let to = |protocol| {
+            let port = u16::try_from(number).map_err(|_| error())?;
+            Ok(Packets::To { protocol, port })
+        };
+        let packets = match kind {
+            _ if number == 0 => return Err(error()),
+            "tcp" => to(Protocol::Tcp)?,
+            "udp" => to(Protocol::Udp)?,
+            "sctp" => to(Protocol::Sctp)?,
+            "fwmark" => Packets::Marked(number),
             _ => return Err(error()),
         };
-        let port: u16 = port.parse().map_err(|_| error())?;
-        if port == 0 {
-            return Err(error());
-        }
-        Ok(Self {
-            protocol,
-            vip: vip.parse().map_err(|_| error())?,
-            port,
-        })
+        Ok(Self { vip, packets })
     }
 }
 
@@ -323,11 +369,22 @@ mod tests {
     #[test]
     fn a_service_id_survives_its_text() {
         let id: ServiceId = "tcp:10.99.0.1:80".parse().unwrap();
-        assert_eq!(id.to_string(), "tcp:10.99.0.1:80");
+        assert_eq!(id, ServiceId::to(Protocol::Tcp, id.vip, 80));
+        for text in [
+            "tcp:10.99.0.1:80",
+            "udp:10.99.0.1:53",
+            "sctp:10.99.0.1:2905",
+            "fwmark:10.99.0.1:4294967295",
+        ] {
+            let id: ServiceId = text.parse().unwrap();
+            assert_eq!(id.to_string(), text);
+        }
         for bad in [
             "tcp:10.99.0.1",
-            "sctp:10.99.0.1:80",
+            "icmp:10.99.0.1:80",
             "tcp:10.99.0.1:0",
+            "tcp:10.99.0.1:65536",
+            "fwmark:10.99.0.1:0",
             "tcp:x:80",
         ] {
             let error = bad.parse::<ServiceId>().unwrap_err();

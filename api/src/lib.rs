@@ -12,6 +12,7 @@ pub mod auth;
 pub mod config;
 pub mod declare;
 pub mod desired;
+pub mod digest;
 pub mod duration;
 pub mod fault;
 pub mod ids;

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::digest::ServiceDigest;
 use crate::ids::{DirectorName, RealServerId, RouterId, ServiceId, Vip};
 use crate::reason::Reason;
 use crate::speaker;
@@ -78,6 +79,9 @@ pub struct ServiceObserved {
     pub real_servers: Vec<RealServerObserved>,
     /// The kernel's counters; nothing where there is no IPVS.
     pub stats: Option<Stats>,
+    /// What decides in this kernel where a client lands; nothing where there is no IPVS.
+    #[serde(default)]
+    pub digest: Option<ServiceDigest>,
 }
 
 /// A real server as this director sees it.

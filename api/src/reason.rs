@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::declare::Announce;
+use crate::digest::ServiceDigest;
 use crate::ids::{ServiceId, Vip};
 
 /// Why a director announces a VIP, or does not.
@@ -52,6 +53,52 @@ pub enum Reason {
         /// The step and its error.
         what: String,
     },
+    /// Not announced: the kernel has no IPVS.
+    NoIpvs,
+    /// Not announced: the kernel has no such scheduler.
+    NoScheduler {
+        /// Its name.
+        scheduler: String,
+    },
+    /// Not announced: a sysctl cannot be set, or does not keep its value.
+    SysctlRefused {
+        /// Its name, with dots.
+        key: String,
+        /// The value it needs.
+        wanted: String,
+        /// The value it has; nothing where the kernel does not know it.
+        found: Option<String>,
+    },
+    /// Not announced: an interface that its traffic needs is down.
+    InterfaceDown {
+        /// The interface.
+        interface: String,
+    },
+    /// Not announced: somebody else answers ARP for the VIP.
+    VipAnsweredElsewhere {
+        /// The interface whose network the answer came from.
+        interface: String,
+        /// Who answered.
+        mac: String,
+    },
+    /// Not announced: the packets of a tunnel do not fit.
+    MtuTooSmall {
+        /// The interface that leads to the real server.
+        interface: String,
+        /// Its MTU, in bytes.
+        mtu: u32,
+        /// The MTU it needs, in bytes.
+        needed: u32,
+    },
+    /// Not announced: this director would send clients to other real servers than the others do.
+    DigestMismatch {
+        /// The service.
+        service: ServiceId,
+        /// The digest it must have.
+        expected: ServiceDigest,
+        /// The digest it has.
+        found: ServiceDigest,
+    },
     /// Not announced: no desired state contains the VIP.
     NotWanted,
     /// Not announced: the agent was silent for longer than `agent_hold`, so health is unknown.
@@ -85,6 +132,13 @@ impl Reason {
             Self::Undecided { .. } => "undecided",
             Self::Drained { .. } => "drained",
             Self::DataplaneNotReady { .. } => "dataplane-not-ready",
+            Self::NoIpvs => "no-ipvs",
+            Self::NoScheduler { .. } => "no-scheduler",
+            Self::SysctlRefused { .. } => "sysctl-refused",
+            Self::InterfaceDown { .. } => "interface-down",
+            Self::VipAnsweredElsewhere { .. } => "vip-answered-elsewhere",
+            Self::MtuTooSmall { .. } => "mtu-too-small",
+            Self::DigestMismatch { .. } => "digest-mismatch",
             Self::NotWanted => "not-wanted",
             Self::AgentSilent { .. } => "agent-silent",
             Self::HeldDown { .. } => "held-down",
@@ -93,7 +147,7 @@ impl Reason {
     }
 
     /// Every code, for metrics that show one series a code.
-    pub const CODES: [&'static str; 12] = [
+    pub const CODES: [&'static str; 19] = [
         "healthy",
         "no-services",
         "override",
@@ -102,6 +156,13 @@ impl Reason {
         "undecided",
         "drained",
         "dataplane-not-ready",
+        "no-ipvs",
+        "no-scheduler",
+        "sysctl-refused",
+        "interface-down",
+        "vip-answered-elsewhere",
+        "mtu-too-small",
+        "digest-mismatch",
         "not-wanted",
         "agent-silent",
         "held-down",
@@ -119,6 +180,23 @@ impl Reason {
             Self::Undecided { .. } => Some("wait for the checks to decide"),
             Self::Drained { .. } => Some("undrain the director when the work on it is done"),
             Self::DataplaneNotReady { .. } => Some("mend what the error names; it is retried"),
+            Self::NoIpvs => Some("load it with modprobe ip_vs, at boot through modules-load.d"),
+            Self::NoScheduler { .. } => {
+                Some("load the module ip_vs_ and its name, or declare another scheduler")
+            }
+            Self::SysctlRefused { .. } => {
+                Some("see what else writes it, and that the agent may write under /proc/sys")
+            }
+            Self::InterfaceDown { .. } => Some("set it up, and look at its cable"),
+            Self::VipAnsweredElsewhere { .. } => Some(
+                "find the host with that address: a real server needs arp_ignore=1 \
+                 (isopath-agent real-server status), another host must not have the VIP",
+            ),
+            Self::MtuTooSmall { .. } => Some("raise the MTU of the interface and its network"),
+            Self::DigestMismatch { .. } => Some(
+                "compare the director's real servers, their order and its settings with the \
+                 others'; its agent may have another version",
+            ),
             Self::NotWanted => Some("declare the VIP for this cluster, or leave it withdrawn"),
             Self::AgentSilent { .. } => Some("see why isopath-agent does not run on the director"),
             Self::HeldDown { .. } => {
@@ -151,6 +229,38 @@ impl fmt::Display for Reason {
             Self::Drained { text } if text.is_empty() => f.write_str("drained by an operator"),
             Self::Drained { text } => write!(f, "drained by an operator: {text}"),
             Self::DataplaneNotReady { what } => write!(f, "data plane not ready: {what}"),
+            Self::NoIpvs => f.write_str("this kernel has no IPVS loaded"),
+            Self::NoScheduler { scheduler } => {
+                write!(f, "this kernel has no scheduler {scheduler}")
+            }
+            Self::SysctlRefused { key, wanted, found } => {
+                write!(f, "{key} must be {wanted} and ")?;
+                match found {
+                    Some(found) => write!(f, "stays {found}"),
+                    None => f.write_str("is not there"),
+                }
+            }
+            Self::InterfaceDown { interface } => write!(f, "interface {interface} is down"),
+            Self::VipAnsweredElsewhere { interface, mac } => {
+                write!(f, "{mac} on {interface} answers ARP for the VIP")
+            }
+            Self::MtuTooSmall {
+                interface,
+                mtu,
+                needed,
+            } => write!(
+                f,
+                "{interface} has an MTU of {mtu}, the tunnel to the real server needs {needed}"
+            ),
+            Self::DigestMismatch {
+                service,
+                expected,
+                found,
+            } => write!(
+                f,
+                "{service} would send clients elsewhere than other directors do: its digest is \
+                 {found}, not {expected}"
+            ),
             Self::NotWanted => f.write_str("not in the desired state"),
             Self::AgentSilent { hold_ms } => {
                 write!(f, "the agent was silent for longer than {hold_ms} ms")
@@ -209,6 +319,32 @@ mod tests {
             },
             Reason::DataplaneNotReady {
                 what: String::new(),
+            },
+            Reason::NoIpvs,
+            Reason::NoScheduler {
+                scheduler: String::new(),
+            },
+            Reason::SysctlRefused {
+                key: String::new(),
+                wanted: String::new(),
+                found: None,
+            },
+            Reason::InterfaceDown {
+                interface: String::new(),
+            },
+            Reason::VipAnsweredElsewhere {
+                interface: String::new(),
+                mac: String::new(),
+            },
+            Reason::MtuTooSmall {
+                interface: String::new(),
+                mtu: 0,
+                needed: 0,
+            },
+            Reason::DigestMismatch {
+                service,
+                expected: ServiceDigest(String::new()),
+                found: ServiceDigest(String::new()),
             },
             Reason::NotWanted,
             Reason::AgentSilent { hold_ms: 1 },

@@ -92,6 +92,7 @@ pub(crate) fn observed(n: u8, announcers: &[u8]) -> Observed {
                 .map(|address| real_server(address, Health::Up))
                 .into(),
             stats: None,
+            digest: None,
         }],
         dataplane: DataplaneObserved {
             kind: Dataplane::Ipvs,

@@ -1,12 +1,13 @@
 //! A whole cluster in a lab: what is declared for it, and bringing all of it up.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use isopath_api::declare::{
-    Announce, CheckKind, CheckSpec, Declaration, DirectorSpec, Forwarding, RealServerSpec, Require,
-    Scheduler, SchedulerFlag, ServiceSpec, SwitchSpec, VipSpec,
+    Announce, CheckKind, CheckSpec, Declaration, DirectorSpec, LvsSpec, RealServerSpec, Require,
+    ServiceSpec, SwitchSpec, VipSpec,
 };
 use isopath_api::ids::Protocol;
 
@@ -29,15 +30,12 @@ pub fn declaration(spec: &Spec, quorum: u16) -> Declaration {
         name: name(n),
         router_id: plan::router_id(n),
     };
-    let real_server = |n| RealServerSpec {
-        address: plan::real_server(n),
-        port: None,
-        weight: 1,
-    };
+    let real_server = |n| RealServerSpec::new(plan::real_server(n));
     Declaration {
         cluster: Some(CLUSTER.parse().expect("the constant is a name")),
         max_paths: spec.max_paths,
         director: (1..=spec.directors).map(director).collect(),
+        lvs: LvsSpec::default(),
         switch: vec![SwitchSpec {
             name: "sw".to_owned(),
             router_id: plan::SWITCH_ROUTER_ID,
@@ -45,18 +43,13 @@ pub fn declaration(spec: &Spec, quorum: u16) -> Declaration {
         vip: vec![VipSpec {
             address: plan::VIP,
             announce: Announce::default(),
+            director_cost: BTreeMap::new(),
             require: Require::All,
         }],
         service: vec![ServiceSpec {
-            vip: plan::VIP,
-            protocol: Protocol::Tcp,
-            port: 80,
-            scheduler: Scheduler::Mh,
-            flags: [SchedulerFlag::MhFallback, SchedulerFlag::MhPort].into(),
-            forwarding: Forwarding::Dr,
             quorum,
-            check: check(),
             real_server: (1..=spec.real_servers).map(real_server).collect(),
+            ..ServiceSpec::to(Protocol::Tcp, plan::VIP, 80, check())
         }],
     }
 }

@@ -98,6 +98,7 @@ impl State {
             service,
             real_servers,
             stats: kernel.map(|kernel| kernel.stats),
+            digest: None,
         }
     }
 }

@@ -279,14 +279,18 @@ impl State {
             RealServerWanted {
                 id,
                 weight: server.weight,
+                upper_threshold: server.upper_threshold,
+                lower_threshold: server.lower_threshold,
                 effective_weight: weights::effective(server.weight, health, adopted),
             }
         };
         ServiceWanted {
             id: service,
             scheduler: spec.scheduler,
-            flags: spec.flags.clone(),
+            flags: spec.flags(),
+            persistence: spec.persistence,
             forwarding: spec.forwarding,
+            tunnel: spec.tunnel(),
             real_servers: spec.real_server.iter().map(real_server).collect(),
         }
     }

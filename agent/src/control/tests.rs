@@ -42,6 +42,8 @@ fn intent(change: impl FnOnce(&mut Intent)) -> Arc<Intent> {
         generation: 1,
         admin_state: AdminState::Active,
         admin_reason: String::new(),
+        lvs: isopath_api::declare::Lvs::default(),
+        digests: BTreeMap::new(),
         vips: serde_json::from_value(serde_json::json!([{ "address": "10.99.0.1" }])).unwrap(),
         services: serde_json::from_value(serde_json::json!([{
             "vip": "10.99.0.1", "protocol": "tcp", "port": 80, "check": check,

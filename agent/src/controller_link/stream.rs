@@ -152,7 +152,7 @@ impl Stream<'_> {
         let in_force = self.in_force.as_deref();
         let desired = match admit(&event.data, in_force, self.identity)? {
             Admission::InForce => return Ok(()),
-            Admission::New(desired) => desired,
+            Admission::New(desired) => *desired,
         };
         let id = event_id(&desired.epoch, desired.generation);
         if event.id != id {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use isopath_api::ids::ServiceId;
+use isopath_api::ids::{ServiceId, Vip};
 use isopath_ipvs::Ipvs;
 
 use super::error::DataplaneError;
@@ -31,22 +31,26 @@ impl Kernel {
     }
 
     /// Reads what concerns us: these interfaces, the sysctls, and every service we could have
-    /// made.
+    /// made; of those by mark, the ones whose VIP `marks` knows.
     pub(super) async fn observe(
         &self,
         interfaces: BTreeSet<String>,
+        marks: &BTreeMap<u32, Vip>,
     ) -> Result<Observed, DataplaneError> {
         Ok(Observed {
             sysctls: sysctl::read(&self.sysctls).map_err(DataplaneError::ReadSysctls)?,
             interfaces: self.links.observe(interfaces).await?,
-            services: self.services().await?,
+            services: self.services(marks).await?,
         })
     }
 
-    async fn services(&self) -> Result<BTreeMap<ServiceId, ObservedService>, DataplaneError> {
+    async fn services(
+        &self,
+        marks: &BTreeMap<u32, Vip>,
+    ) -> Result<BTreeMap<ServiceId, ObservedService>, DataplaneError> {
         let mut services = BTreeMap::new();
         for service in self.ipvs.services().await? {
-            let Some(id) = service_id(&service.spec.key) else {
+            let Some(id) = service_id(&service.spec.key, marks) else {
                 continue;
             };
             let observed = ObservedService {

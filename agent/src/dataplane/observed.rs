@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use isopath_api::declare::{Forwarding, SchedulerFlag};
-use isopath_api::ids::{Protocol, RealServerId, ServiceId, Vip};
+use isopath_api::declare::{self, Forwarding, SchedulerFlag, TunnelChecksum, TunnelKind};
+use isopath_api::ids::{Packets, Protocol, RealServerId, ServiceId, Vip};
 use isopath_api::observed::Stats;
-use isopath_ipvs::{Destination, DestinationSpec, ServiceFlags, ServiceKey, ServiceSpec};
+use isopath_ipvs::{
+    Destination, DestinationSpec, Family, Netmask, Persistence, ServiceFlags, ServiceKey,
+    ServiceSpec,
+};
 
 use super::state::{KernelRealServer, KernelService, RealServerWanted, ServiceWanted};
 
@@ -85,31 +88,49 @@ fn stats(stats: isopath_ipvs::Stats) -> Stats {
 
 /// The kernel's name of a service.
 pub(super) fn service_key(id: ServiceId) -> ServiceKey {
-    let address = SocketAddr::new(IpAddr::V4(id.vip.0), id.port);
-    match id.protocol {
-        Protocol::Tcp => ServiceKey::tcp(address),
-        Protocol::Udp => ServiceKey::udp(address),
+    match id.packets {
+        Packets::To { protocol, port } => ServiceKey::Address {
+            protocol: match protocol {
+                Protocol::Tcp => isopath_ipvs::Protocol::Tcp,
+                Protocol::Udp => isopath_ipvs::Protocol::Udp,
+                Protocol::Sctp => isopath_ipvs::Protocol::Sctp,
+            },
+            address: SocketAddr::new(IpAddr::V4(id.vip.0), port),
+        },
+        Packets::Marked(mark) => ServiceKey::Mark {
+            family: Family::V4,
+            mark,
+        },
     }
 }
 
-/// Our name of a service; nothing for one that we could not have made.
-pub(super) fn service_id(key: &ServiceKey) -> Option<ServiceId> {
-    let ServiceKey::Address { protocol, address } = key else {
-        return None;
-    };
-    let (IpAddr::V4(vip), port @ 1..) = (address.ip(), address.port()) else {
-        return None;
-    };
-    let protocol = match protocol {
-        isopath_ipvs::Protocol::Tcp => Protocol::Tcp,
-        isopath_ipvs::Protocol::Udp => Protocol::Udp,
-        isopath_ipvs::Protocol::Sctp | isopath_ipvs::Protocol::Other(_) => return None,
-    };
-    Some(ServiceId {
-        protocol,
-        vip: Vip(vip),
-        port,
-    })
+/// Our name of a service; nothing for one that we could not have made. The kernel does not know
+/// whose VIP a mark is for: `marks` does.
+pub(super) fn service_id(key: &ServiceKey, marks: &BTreeMap<u32, Vip>) -> Option<ServiceId> {
+    match key {
+        ServiceKey::Address { protocol, address } => {
+            let (IpAddr::V4(vip), port @ 1..) = (address.ip(), address.port()) else {
+                return None;
+            };
+            let protocol = match protocol {
+                isopath_ipvs::Protocol::Tcp => Protocol::Tcp,
+                isopath_ipvs::Protocol::Udp => Protocol::Udp,
+                isopath_ipvs::Protocol::Sctp => Protocol::Sctp,
+                isopath_ipvs::Protocol::Other(_) => return None,
+            };
+            Some(ServiceId::to(protocol, Vip(vip), port))
+        }
+        ServiceKey::Mark {
+            family: Family::V4,
+            mark,
+        } => Some(ServiceId {
+            vip: *marks.get(mark)?,
+            packets: Packets::Marked(*mark),
+        }),
+        ServiceKey::Mark {
+            family: Family::V6, ..
+        } => None,
+    }
 }
 
 /// What the kernel shall have of a wanted service.
@@ -117,12 +138,25 @@ pub(super) fn service_spec(wanted: &ServiceWanted) -> ServiceSpec {
     let flag = |flag: &SchedulerFlag| match flag {
         SchedulerFlag::MhFallback => ServiceFlags::MH_FALLBACK,
         SchedulerFlag::MhPort => ServiceFlags::MH_PORT,
+        SchedulerFlag::ShFallback => ServiceFlags::SCHED1,
+        SchedulerFlag::ShPort => ServiceFlags::SCHED2,
+        SchedulerFlag::OnePacket => ServiceFlags::ONE_PACKET,
     };
-    let flags = wanted.flags.iter().map(flag);
-    ServiceSpec {
-        flags: flags.fold(ServiceFlags::NONE, |all, one| all | one),
-        ..ServiceSpec::new(service_key(wanted.id), wanted.scheduler.as_str())
+    let mut flags = wanted
+        .flags
+        .iter()
+        .map(flag)
+        .fold(ServiceFlags::NONE, |all, one| all | one);
+    let mut spec = ServiceSpec::new(service_key(wanted.id), wanted.scheduler.as_str());
+    if let Some(persistence) = wanted.persistence {
+        flags = flags | ServiceFlags::PERSISTENT;
+        let netmask = persistence.netmask.unwrap_or(declare::Netmask::HOST);
+        spec.persistence = Persistence {
+            timeout: u32::try_from(persistence.timeout.as_secs()).unwrap_or(u32::MAX),
+            netmask: Netmask(netmask.address().octets()),
+        };
     }
+    ServiceSpec { flags, ..spec }
 }
 
 /// What the kernel shall have of a wanted real server.
@@ -136,5 +170,30 @@ pub(super) fn destination_spec(
         Forwarding::Nat => isopath_ipvs::Forwarding::Masquerade,
     };
     let weight = u32::from(wanted.effective_weight);
-    DestinationSpec::new(SocketAddr::V4(wanted.id.0), forwarding, weight)
+    DestinationSpec {
+        upper_threshold: wanted.upper_threshold,
+        lower_threshold: wanted.lower_threshold,
+        tunnel: service.tunnel.map(tunnel).unwrap_or_default(),
+        ..DestinationSpec::new(SocketAddr::V4(wanted.id.0), forwarding, weight)
+    }
+}
+
+/// `IP_VS_TUNNEL_ENCAP_FLAG_CSUM` and `_REMCSUM` of `linux/ip_vs.h`.
+const CSUM: u16 = 1;
+const REMCSUM: u16 = 2;
+
+fn tunnel(declared: declare::Tunnel) -> isopath_ipvs::Tunnel {
+    isopath_ipvs::Tunnel {
+        kind: match declared.kind {
+            TunnelKind::Ipip => isopath_ipvs::TunnelKind::Ipip,
+            TunnelKind::Gue => isopath_ipvs::TunnelKind::Gue,
+            TunnelKind::Gre => isopath_ipvs::TunnelKind::Gre,
+        },
+        port: declared.port.unwrap_or(0),
+        flags: match declared.checksum {
+            TunnelChecksum::None => 0,
+            TunnelChecksum::Csum => CSUM,
+            TunnelChecksum::Remcsum => REMCSUM,
+        },
+    }
 }

@@ -150,9 +150,10 @@ impl Planner<'_> {
             let server = servers.get(address).copied();
             let (spec, table) = match (shall.get(address), server) {
                 (Some(shall), _) => {
-                    let table = match wanted.scheduler {
-                        Scheduler::Mh => u32::from(shall.weight),
-                        Scheduler::Rr | Scheduler::Wlc => u32::from(shall.effective_weight),
+                    let table = if wanted.scheduler == Scheduler::Mh {
+                        u32::from(shall.weight)
+                    } else {
+                        u32::from(shall.effective_weight)
                     };
                     (destination_spec(wanted, *shall), table)
                 }
@@ -300,21 +301,18 @@ fn insertions(
     shall: impl Iterator<Item = SocketAddr>,
 ) -> Vec<SocketAddr> {
     let mut canonical: BTreeSet<SocketAddr> = shall.collect();
-    match scheduler {
-        Scheduler::Rr | Scheduler::Wlc => {
-            for address in present {
-                canonical.remove(address);
-            }
-            canonical.into_iter().collect()
+    if scheduler == Scheduler::Mh {
+        canonical.extend(present);
+        let mut canonical = canonical.into_iter().peekable();
+        for address in present.iter().rev() {
+            canonical.next_if_eq(address);
         }
-        Scheduler::Mh => {
-            canonical.extend(present);
-            let mut canonical = canonical.into_iter().peekable();
-            for address in present.iter().rev() {
-                canonical.next_if_eq(address);
-            }
-            canonical.collect()
+        canonical.collect()
+    } else {
+        for address in present {
+            canonical.remove(address);
         }
+        canonical.into_iter().collect()
     }
 }
 

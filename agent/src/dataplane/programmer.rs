@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use isopath_api::ids::{ServiceId, Vip};
+use isopath_api::ids::{Packets, ServiceId, Vip};
 use isopath_ipvs::Cause;
 use tracing::{info, warn};
 
@@ -80,7 +80,7 @@ impl Programmer {
     pub(super) async fn services(
         &mut self,
     ) -> Result<BTreeMap<ServiceId, KernelService>, DataplaneError> {
-        match self.observe().await {
+        match self.observe(&Wanted::default()).await {
             Ok(observed) => {
                 let services = observed.services.iter();
                 Ok(services.map(|(id, it)| (*id, it.report())).collect())
@@ -136,7 +136,7 @@ impl Programmer {
         wanted: &Wanted,
         drain_limit: Duration,
     ) -> Result<Round, DataplaneError> {
-        let observed = self.observe().await?;
+        let observed = self.observe(wanted).await?;
         let drift = match &self.settled {
             Some(settled) => subjects(&self.planner(&observed, settled, drain_limit).plan()),
             None => BTreeSet::new(),
@@ -154,7 +154,7 @@ impl Programmer {
             }
             let before = self.steps;
             self.execute(&steps, &mut round).await;
-            round.observed = self.observe().await?;
+            round.observed = self.observe(wanted).await?;
             if self.steps == before {
                 break;
             }
@@ -180,14 +180,20 @@ impl Programmer {
         }
     }
 
-    async fn observe(&mut self) -> Result<Observed, DataplaneError> {
+    async fn observe(&mut self, wanted: &Wanted) -> Result<Observed, DataplaneError> {
         let kernel = match self.kernel.take() {
             Some(kernel) => kernel,
             None => Kernel::connect().await?,
         };
         let mut interfaces: BTreeSet<String> = self.ledger.interfaces.keys().cloned().collect();
         interfaces.insert(self.interface.clone());
-        let observed = kernel.observe(interfaces).await?;
+        let ours = self.ledger.services.keys();
+        let marks = ours.chain(wanted.services.iter().map(|service| &service.id));
+        let marks = marks.filter_map(|id| match id.packets {
+            Packets::Marked(mark) => Some((mark, id.vip)),
+            Packets::To { .. } => None,
+        });
+        let observed = kernel.observe(interfaces, &marks.collect()).await?;
         self.kernel = Some(kernel);
         Ok(observed)
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use isopath_api::declare::{Forwarding, Scheduler, SchedulerFlag};
+use isopath_api::declare::{Forwarding, Persistence, Scheduler, SchedulerFlag, Tunnel};
 use isopath_api::ids::{RealServerId, ServiceId, Vip};
 use isopath_api::observed::Stats;
 
@@ -25,8 +25,12 @@ pub struct ServiceWanted {
     pub scheduler: Scheduler,
     /// The scheduler's flags.
     pub flags: BTreeSet<SchedulerFlag>,
+    /// Whether and how long a client stays with its real server.
+    pub persistence: Option<Persistence>,
     /// How packets reach its real servers.
     pub forwarding: Forwarding,
+    /// The tunnel to them; with forwarding method `tun` alone.
+    pub tunnel: Option<Tunnel>,
     /// Its real servers, each once, in any order: the kernel's order is canonical.
     pub real_servers: Vec<RealServerWanted>,
 }
@@ -54,6 +58,10 @@ pub struct RealServerWanted {
     /// (`ip_vs_mh.c`), so this decides the table also while the real server is dead: a
     /// director that started in that time must not share its slots out for good.
     pub weight: u16,
+    /// The connections at which it takes no new ones; 0 for no limit.
+    pub upper_threshold: u32,
+    /// The connections below which it takes new ones again; 0 for the kernel's own.
+    pub lower_threshold: u32,
     /// The weight in force: the declared one, or 0 while the real server is dead.
     pub effective_weight: u16,
 }

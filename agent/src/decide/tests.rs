@@ -50,21 +50,13 @@ impl Case {
 
     fn add(&mut self, port: u16, quorum: u16, servers: &str) {
         let mut service = ServiceSpec {
-            vip: vip(),
-            protocol: Protocol::Tcp,
-            port,
-            scheduler: isopath_api::declare::Scheduler::Mh,
-            flags: BTreeSet::new(),
-            forwarding: isopath_api::declare::Forwarding::Dr,
             quorum,
-            check: tcp_check(),
-            real_server: Vec::new(),
+            ..ServiceSpec::to(Protocol::Tcp, vip(), port, tcp_check())
         };
         for (index, letter) in servers.chars().enumerate() {
             let spec = RealServerSpec {
-                address: std::net::Ipv4Addr::new(10, 1, 0, 11 + index as u8),
-                port: None,
                 weight: u16::from(letter != '-'),
+                ..RealServerSpec::new(std::net::Ipv4Addr::new(10, 1, 0, 11 + index as u8))
             };
             let health = match letter {
                 'U' | '-' => Health::Up,
@@ -99,6 +91,7 @@ impl Case {
         let vips = [VipSpec {
             address: vip(),
             announce: Announce::default(),
+            director_cost: BTreeMap::new(),
             require: self.require,
         }];
         let wanted = if self.leaving.contains(&vip()) {

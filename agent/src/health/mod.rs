@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use isopath_api::declare::{CheckSpec, ServiceSpec};
+use isopath_api::declare::{CheckKind, CheckSpec, ServiceSpec};
 use isopath_api::ids::{RealServerId, ServiceId};
 use isopath_api::observed::{CheckResult, Health};
 use jiff::Timestamp;
@@ -62,7 +62,8 @@ pub struct Checked {
     pub since: Timestamp,
     /// The last try.
     pub last: Option<CheckResult>,
-    _task: AbortOnDropHandle<()>,
+    /// Nothing where nothing is tried.
+    _task: Option<AbortOnDropHandle<()>>,
 }
 
 impl Checked {
@@ -124,13 +125,20 @@ impl Checks {
     ) -> Checked {
         let serial = self.next_serial;
         self.next_serial += 1;
-        let check = Check {
-            key,
-            serial,
-            interval: spec.interval,
-            target: Target::new(key, spec, Arc::clone(&self.tls)),
-            permits: Arc::clone(&self.permits),
-            outcomes: self.outcomes.clone(),
+        let (health, task) = match spec.kind {
+            CheckKind::None => (Health::Up, None),
+            CheckKind::Tcp | CheckKind::Http | CheckKind::Https => {
+                let check = Check {
+                    key,
+                    serial,
+                    interval: spec.interval,
+                    target: Target::new(key, spec, Arc::clone(&self.tls)),
+                    permits: Arc::clone(&self.permits),
+                    outcomes: self.outcomes.clone(),
+                };
+                let task = AbortOnDropHandle::new(tokio::spawn(check.run()));
+                (health, Some(task))
+            }
         };
         Checked {
             spec: spec.clone(),
@@ -138,7 +146,7 @@ impl Checks {
             state: HealthState::resumed(health),
             since,
             last: None,
-            _task: AbortOnDropHandle::new(tokio::spawn(check.run())),
+            _task: task,
         }
     }
 

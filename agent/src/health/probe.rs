@@ -79,13 +79,12 @@ impl Target {
         let port = spec.port.unwrap_or(server.0.port());
         let host = spec.host.clone().unwrap_or_else(|| {
             let default_port = match spec.kind {
-                CheckKind::Tcp | CheckKind::Http => 80,
+                CheckKind::None | CheckKind::Tcp | CheckKind::Http => 80,
                 CheckKind::Https => 443,
             };
-            if service.port == default_port {
-                service.vip.to_string()
-            } else {
-                format!("{}:{}", service.vip, service.port)
+            match service.port().filter(|port| *port != default_port) {
+                Some(port) => format!("{}:{port}", service.vip),
+                None => service.vip.to_string(),
             }
         });
         Self {
@@ -123,7 +122,8 @@ impl Target {
             .await?
             .map_err(|error| Failure::Tcp(tcp_failure(&error)))?;
         match self.kind {
-            CheckKind::Tcp => Ok("TCP connected".to_owned()),
+            // Such a check is never started; a connection is all that could be tried.
+            CheckKind::None | CheckKind::Tcp => Ok("TCP connected".to_owned()),
             CheckKind::Http => self.get(stream, deadline).await,
             CheckKind::Https => {
                 let connector = self.tls.connector(self.verify);

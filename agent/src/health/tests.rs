@@ -308,7 +308,7 @@ async fn many_hanging_real_servers_do_not_delay_another_check() {
     );
     for port in 1..=200 {
         let mut copy = services[0].clone();
-        copy.port = 1000 + port;
+        copy.port = Some(1000 + port);
         services.push(copy);
     }
     let mut quick = declared(
@@ -320,7 +320,7 @@ async fn many_hanging_real_servers_do_not_delay_another_check() {
         },
     );
     services.append(&mut quick);
-    services.last_mut().unwrap().port = 90;
+    services.last_mut().unwrap().port = Some(90);
     checks.apply(&services, Timestamp::UNIX_EPOCH);
 
     let mut good_tries = 0;

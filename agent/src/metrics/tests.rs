@@ -146,6 +146,7 @@ fn observed() -> Observed {
                 real_server("10.1.0.12:80", Health::Unknown, None),
             ],
             stats: Some(stats),
+            digest: None,
         }],
         dataplane: DataplaneObserved {
             kind: Dataplane::Ipvs,
@@ -165,8 +166,8 @@ fn observed() -> Observed {
 #[test]
 fn each_thing_has_its_series() {
     let page = page(&observed()).unwrap();
-    let server = r#"local_address="10.99.0.1",local_port="80",proto="TCP",remote_address="10.1.0.11",remote_port="80""#;
-    let service = r#"local_address="10.99.0.1",local_port="80",proto="TCP""#;
+    let server = r#"local_address="10.99.0.1",local_mark="",local_port="80",proto="TCP",remote_address="10.1.0.11",remote_port="80""#;
+    let service = r#"local_address="10.99.0.1",local_mark="",local_port="80",proto="TCP""#;
     for line in [
         r#"isopath_build_info{version="9.9.9"} 1"#,
         "isopath_desired_generation 7",

@@ -81,7 +81,7 @@ pub(super) fn last_good(path: &Path, identity: &Identity) -> Option<Desired> {
         }
     };
     match admit(&bytes, None, identity) {
-        Ok(Admission::New(desired)) => Some(desired),
+        Ok(Admission::New(desired)) => Some(*desired),
         Ok(Admission::InForce) => None,
         Err(refusal) => {
             let file = path.display();
@@ -135,6 +135,7 @@ impl Reload {
                 director,
                 ospf,
                 controller,
+                lvs: _,
                 vip: _,
                 service: _,
             } = file;
@@ -146,6 +147,7 @@ impl Reload {
         tracing::info!(summary = summary(&file), "reread the file");
         self.intents
             .send_replace(Some(Arc::new(Intent::from_file(&file))));
+        self.file.lvs = file.lvs;
         self.file.vip = file.vip;
         self.file.service = file.service;
     }

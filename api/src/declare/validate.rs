@@ -5,13 +5,13 @@ use std::fmt::Display;
 use std::hash::Hash;
 use std::time::Duration;
 
-use super::{
-    AnnounceAs, CheckKind, CheckSpec, Declaration, Forwarding, MAX_PATHS_LIMIT, Scheduler,
-    ServiceSpec, VipSpec,
-};
+use super::{AnnounceAs, Declaration, Forwarding, LvsSpec, MAX_PATHS_LIMIT, Timeouts, VipSpec};
 use crate::config::AreaType;
 use crate::fault::Fault;
-use crate::ids::Protocol;
+use crate::ids::DirectorName;
+
+mod service;
+pub use service::validate_services;
 
 pub(super) fn declaration(declaration: &Declaration) -> Vec<Fault> {
     let mut faults = Vec::new();
@@ -57,8 +57,21 @@ pub(super) fn declaration(declaration: &Declaration) -> Vec<Fault> {
             ));
         }
     }
+    faults.extend(validate_lvs(&declaration.lvs));
     faults.extend(validate_vips(&declaration.vip));
+    for (index, vip) in declaration.vip.iter().enumerate() {
+        for name in vip.director_cost.keys() {
+            if !declaration.director.iter().any(|it| it.name == *name) {
+                faults.push(Fault::new(
+                    format!("/vip/{index}/director_cost"),
+                    "names of directors that a [[director]] declares",
+                    name,
+                ));
+            }
+        }
+    }
     faults.extend(validate_services(&declaration.vip, &declaration.service));
+    nat_has_one_way_back(declaration, &mut faults);
     faults
 }
 
@@ -76,6 +89,13 @@ pub fn validate_vips(vips: &[VipSpec]) -> Vec<Fault> {
             faults.push(Fault::new(
                 format!("/vip/{index}/announce/cost"),
                 "a cost from 1 to 65535",
+                0,
+            ));
+        }
+        if vip.director_cost.values().any(|cost| *cost == 0) {
+            faults.push(Fault::new(
+                format!("/vip/{index}/director_cost"),
+                "costs from 1 to 65535",
                 0,
             ));
         }
@@ -97,187 +117,65 @@ pub fn validate_kinds(vips: &[VipSpec], area: AreaType) -> Vec<Fault> {
     refused.collect()
 }
 
-/// Everything wrong with a list of services, located under `/service`.
-pub fn validate_services(vips: &[VipSpec], services: &[ServiceSpec]) -> Vec<Fault> {
+/// Everything wrong with the settings that all services share, located under `/lvs`.
+pub fn validate_lvs(lvs: &LvsSpec) -> Vec<Fault> {
+    let Timeouts { tcp, tcp_fin, udp } = lvs.timeouts;
     let mut faults = Vec::new();
-    for (index, service) in services.iter().enumerate() {
-        let at = |key: &str| format!("/service/{index}/{key}");
-        if !vips.iter().any(|vip| vip.address == service.vip) {
+    for (key, timeout) in [("tcp", tcp), ("tcp_fin", tcp_fin), ("udp", udp)] {
+        if !whole_seconds(timeout) {
             faults.push(Fault::new(
-                at("vip"),
-                "a VIP that a [[vip]] declares",
-                service.vip,
+                format!("/lvs/timeouts/{key}"),
+                WHOLE_SECONDS,
+                humantime::format_duration(timeout),
             ));
         }
-        if let Some(first) = services[..index]
-            .iter()
-            .position(|s| s.id() == service.id())
-        {
-            faults.push(Fault::new(
-                at("port"),
-                "a service of its own",
-                format_args!("{} again, first declared at /service/{first}", service.id()),
-            ));
-        }
-        if service.protocol != Protocol::Tcp {
-            let expected = "\"tcp\", the only protocol this version balances";
-            faults.push(Fault::new(at("protocol"), expected, service.protocol));
-        }
-        if service.port == 0 {
-            faults.push(Fault::new(at("port"), "a port from 1 to 65535", 0));
-        }
-        if service.scheduler != Scheduler::Mh
-            && let Some(flag) = service.flags.first()
-        {
-            faults.push(Fault::new(
-                at("flags"),
-                "scheduler \"mh\" with these flags",
-                format_args!("{flag} with scheduler {}", service.scheduler),
-            ));
-        }
-        if service.forwarding != Forwarding::Dr {
-            let expected = "\"dr\", the only forwarding method this version sets up";
-            faults.push(Fault::new(at("forwarding"), expected, service.forwarding));
-        }
-        if service.quorum == 0 {
-            faults.push(Fault::new(at("quorum"), "a quorum of at least 1", 0));
-        }
-        if usize::from(service.quorum) > service.real_server.len() {
-            faults.push(Fault::new(
-                at("quorum"),
-                format_args!(
-                    "at most the {} real servers listed",
-                    service.real_server.len()
-                ),
-                service.quorum,
-            ));
-        }
-        real_servers(&mut faults, index, service);
-        check(&mut faults, index, &service.check);
     }
-    for (index, vip) in vips.iter().enumerate() {
-        let count = services
-            .iter()
-            .filter(|service| service.vip == vip.address)
-            .count();
-        if vip.require.wanted(count) > count {
-            faults.push(Fault::new(
-                format!("/vip/{index}/require"),
-                format_args!("at most the {count} services of the VIP"),
-                vip.require,
-            ));
-        }
+    let limit = lvs.drain_limit.0;
+    if limit > Duration::from_secs(24 * 60 * 60) {
+        faults.push(Fault::new(
+            "/lvs/drain_limit",
+            "a time up to 24h",
+            humantime::format_duration(limit),
+        ));
     }
     faults
 }
 
-fn real_servers(faults: &mut Vec<Fault>, index: usize, service: &ServiceSpec) {
-    for (position, server) in service.real_server.iter().enumerate() {
-        let at = |key: &str| format!("/service/{index}/real_server/{position}/{key}");
-        let id = service.real_server_id(server);
-        let earlier = &service.real_server[..position];
-        if earlier
-            .iter()
-            .any(|other| service.real_server_id(other) == id)
-        {
-            faults.push(Fault::new(
-                at("address"),
-                "a real server of its own",
-                format!("{id} again"),
-            ));
-        }
-        if server.address == service.vip.0
-            || server.address.is_unspecified()
-            || server.address.is_multicast()
-            || server.address.is_broadcast()
-        {
-            faults.push(Fault::new(
-                at("address"),
-                "a real server's own address",
-                server.address,
-            ));
-        }
-        if server.port == Some(0) {
-            faults.push(Fault::new(at("port"), "a port from 1 to 65535", 0));
-        }
-        if service.forwarding != Forwarding::Nat
-            && let Some(port) = server.port.filter(|port| *port != service.port)
-        {
-            faults.push(Fault::new(
-                at("port"),
-                format_args!(
-                    "the service's port {}, since only nat translates it",
-                    service.port
-                ),
-                port,
-            ));
-        }
-    }
+/// What the kernel counts in and ipvsadm's limit.
+const WHOLE_SECONDS: &str = "whole seconds from 1s to 31days";
+
+fn whole_seconds(duration: Duration) -> bool {
+    let most = Duration::from_secs(31 * 24 * 60 * 60);
+    duration.subsec_nanos() == 0 && (Duration::from_secs(1)..=most).contains(&duration)
 }
 
-fn check(faults: &mut Vec<Fault>, index: usize, check: &CheckSpec) {
-    let at = |key: &str| format!("/service/{index}/check/{key}");
-    if check.kind == CheckKind::Tcp {
-        let http_only = [
-            ("path", check.path.is_some()),
-            ("host", check.host.is_some()),
-            ("status", check.status.is_some()),
-        ];
-        for (key, present) in http_only {
-            if present {
-                let expected = format!("no {key} in a check of type tcp");
-                faults.push(Fault::new(at(key), expected, format_args!("\"{key}\"")));
+/// Replies of a NAT service have to pass the director that has the connection: the real servers'
+/// gateway. No two directors may share its packets.
+fn nat_has_one_way_back(declaration: &Declaration, faults: &mut Vec<Fault>) {
+    for (index, service) in declaration.service.iter().enumerate() {
+        let mut vips = declaration.vip.iter();
+        let vip = vips.find(|vip| vip.address == service.vip);
+        let (Forwarding::Nat, Some(vip)) = (service.forwarding, vip) else {
+            continue;
+        };
+        let mut first_at: HashMap<u16, &DirectorName> = HashMap::new();
+        for director in &declaration.director {
+            let cost = vip.cost_at(&director.name);
+            if let Some(first) = first_at.insert(cost, &director.name) {
+                faults.push(Fault::new(
+                    format!("/service/{index}/forwarding"),
+                    format_args!(
+                        "\"dr\" or \"tun\" where directors share a VIP, or another director_cost \
+                         of the VIP for each: a reply that passes another director than the \
+                         request is lost"
+                    ),
+                    format_args!(
+                        "\"nat\" with {first} and {} announcing {} at the same cost {cost}",
+                        director.name, vip.address
+                    ),
+                ));
+                break;
             }
-        }
-    }
-    if check.verify && check.kind != CheckKind::Https {
-        faults.push(Fault::new(
-            at("verify"),
-            "type \"https\" with verify",
-            check.kind,
-        ));
-    }
-    if let Some(path) = &check.path
-        && (!path.starts_with('/') || path.contains(|c: char| c.is_whitespace() || c.is_control()))
-    {
-        faults.push(Fault::new(
-            at("path"),
-            "a path such as /healthz",
-            format_args!("{path:?}"),
-        ));
-    }
-    if let Some(host) = &check.host
-        && (host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control()))
-    {
-        faults.push(Fault::new(
-            at("host"),
-            "a host name",
-            format_args!("{host:?}"),
-        ));
-    }
-    if check.port == Some(0) {
-        faults.push(Fault::new(at("port"), "a port from 1 to 65535", 0));
-    }
-    let bounds = Duration::from_millis(10)..=Duration::from_secs(3600);
-    if !bounds.contains(&check.interval) {
-        let found = humantime::format_duration(check.interval);
-        faults.push(Fault::new(
-            at("interval"),
-            "an interval from 10ms to 1h",
-            found,
-        ));
-    }
-    if check.timeout.is_zero() || check.timeout > check.interval {
-        let found = humantime::format_duration(check.timeout);
-        faults.push(Fault::new(
-            at("timeout"),
-            "a timeout above 0, at most the interval",
-            found,
-        ));
-    }
-    for (key, value) in [("rise", check.rise), ("fall", check.fall)] {
-        if value == 0 {
-            faults.push(Fault::new(at(key), "a number from 1", 0));
         }
     }
 }
@@ -341,6 +239,49 @@ address = "10.1.0.11"
     }
 
     #[test]
+    fn every_form_of_a_service_is_taken() {
+        let port = "protocol = \"tcp\"\nport = 80";
+        let flags = "flags = [\"mh-port\"]";
+        let vip = "address = \"10.99.0.1/32\"";
+        let check = "type = \"http\", path = \"/healthz\"";
+        let cases: &[&[(&str, &str)]] = &[
+            &[(port, "protocol = \"sctp\"\nport = 80")],
+            &[(port, "fwmark = 7"), (check, "type = \"http\", port = 80")],
+            &[
+                (port, "protocol = \"udp\"\nport = 53"),
+                (flags, "scheduler = \"rr\"\nflags = [\"one-packet\"]"),
+            ],
+            &[(
+                flags,
+                "scheduler = \"sh\"\nflags = [\"sh-port\", \"sh-fallback\"]",
+            )],
+            &[(
+                flags,
+                "persistence = { timeout = \"50s\", netmask = \"24\" }",
+            )],
+            &[(
+                flags,
+                "forwarding = \"tun\"\ntunnel = { type = \"gue\", port = 6080, checksum = \"remcsum\" }",
+            )],
+            &[
+                (flags, "forwarding = \"nat\""),
+                (
+                    vip,
+                    "address = \"10.99.0.1/32\"\ndirector_cost = { d2 = 100 }",
+                ),
+                ("\"10.1.0.11\"", "\"10.1.0.11\"\nport = 8080"),
+            ],
+        ];
+        for case in cases {
+            let text = case.iter().fold(GOOD.to_owned(), |text, (from, to)| {
+                assert!(text.contains(from), "{from:?} does not stand in the text");
+                text.replacen(from, to, 1)
+            });
+            assert_eq!(faults(&text), "", "{case:?}");
+        }
+    }
+
+    #[test]
     fn every_rule_names_the_place_and_what_was_found() {
         let cases = [
             (
@@ -360,8 +301,78 @@ address = "10.1.0.11"
             ),
             (
                 "protocol = \"tcp\"",
-                "protocol = \"udp\"",
-                "c.toml:13:12: expected \"tcp\"",
+                "protocol = \"icmp\"",
+                "c.toml:13:12: unknown variant `icmp`",
+            ),
+            (
+                "protocol = \"tcp\"\nport = 80",
+                "fwmark = 7\nport = 80",
+                "c.toml:14:8: expected no port beside fwmark",
+            ),
+            (
+                "protocol = \"tcp\"\nport = 80",
+                "",
+                "expected a port, or an fwmark in place of protocol and port, found none",
+            ),
+            (
+                "protocol = \"tcp\"\nport = 80",
+                "fwmark = 7",
+                "expected the port to check, since the service has none",
+            ),
+            (
+                "flags = [\"mh-port\"]",
+                "flags = [\"mh-port\"]\npersistence = { timeout = \"50s\" }",
+                "c.toml:15:9: expected no mh-port beside persistence",
+            ),
+            (
+                "flags = [\"mh-port\"]",
+                "persistence = { netmask = \"255.255.255.0\" }",
+                "missing field `timeout`",
+            ),
+            (
+                "flags = [\"mh-port\"]",
+                "persistence = { timeout = \"50s\", netmask = \"255.0.255.0\" }",
+                "expected a netmask such as 255.255.255.0",
+            ),
+            (
+                "flags = [\"mh-port\"]",
+                "persistence = { timeout = \"50ms\" }",
+                "expected whole seconds from 1s to 31days, found 50ms",
+            ),
+            (
+                "flags = [\"mh-port\"]",
+                "flags = [\"one-packet\"]",
+                "found one-packet with a protocol that has connections",
+            ),
+            (
+                "flags = [\"mh-port\"]",
+                "tunnel = { type = \"gre\" }",
+                "expected forwarding \"tun\" with a tunnel, found dr",
+            ),
+            (
+                "flags = [\"mh-port\"]",
+                "forwarding = \"tun\"\ntunnel = { type = \"gue\" }",
+                "expected the UDP port that the real servers take GUE packets at",
+            ),
+            (
+                "flags = [\"mh-port\"]",
+                "forwarding = \"tun\"\ntunnel = { checksum = \"csum\" }",
+                "found \"csum\" with ipip",
+            ),
+            (
+                "address = \"10.1.0.11\"",
+                "address = \"10.1.0.11\"\nlower_threshold = 5",
+                "expected at most the upper_threshold, 0, found 5",
+            ),
+            (
+                "max_paths = 2",
+                "max_paths = 2\nlvs = { timeouts = { tcp = \"0s\" } }",
+                "c.toml:3:28: expected whole seconds from 1s to 31days, found 0s",
+            ),
+            (
+                "address = \"10.99.0.1/32\"",
+                "address = \"10.99.0.1/32\"\ndirector_cost = { d3 = 100 }",
+                "expected names of directors that a [[director]] declares, found d3",
             ),
             ("port = 80", "port = 0", "c.toml:14:8: expected a port"),
             (
@@ -374,7 +385,11 @@ address = "10.1.0.11"
                 "quorum = 2\nflags = [",
                 "expected at most the 1 real servers",
             ),
-            ("flags = [", "forwarding = \"nat\"\nflags = [", "found nat"),
+            (
+                "flags = [",
+                "forwarding = \"nat\"\nflags = [",
+                "found \"nat\" with d1 and d2 announcing 10.99.0.1 at the same cost 1",
+            ),
             (
                 "type = \"http\"",
                 "type = \"tcp\"",

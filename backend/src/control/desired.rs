@@ -1,6 +1,8 @@
 //! What is wanted of one director, derived from its cluster's declaration.
 
-use isopath_api::declare::{Declaration, DirectorSpec};
+use std::collections::BTreeMap;
+
+use isopath_api::declare::{Declaration, DirectorSpec, VipSpec};
 use isopath_api::desired::Desired;
 use isopath_api::ids::DirectorName;
 
@@ -12,6 +14,7 @@ pub(super) fn derive(
     name: &DirectorName,
     director: &DirectorState,
 ) -> Desired {
+    let vips = cluster.declaration.vip.iter();
     Desired {
         epoch: cluster.epoch.clone(),
         generation: director.generation,
@@ -21,7 +24,9 @@ pub(super) fn derive(
         router_id: director.router_id,
         admin_state: director.admin_state,
         admin_reason: director.admin_reason.clone(),
-        vip: cluster.declaration.vip.clone(),
+        lvs: cluster.declaration.lvs(),
+        digests: BTreeMap::new(),
+        vip: vips.map(|vip| vip.at(name)).collect(),
         service: cluster.declaration.service.clone(),
     }
 }
@@ -29,5 +34,12 @@ pub(super) fn derive(
 /// Whether two declarations want the same of a director: everything in [`derive`] that a
 /// declaration decides.
 pub(super) fn same_for(director: &DirectorSpec, old: &Declaration, new: &Declaration) -> bool {
-    old.director.contains(director) && old.vip == new.vip && old.service == new.service
+    let vips = |of: &Declaration| -> Vec<VipSpec> {
+        let vips = of.vip.iter();
+        vips.map(|vip| vip.at(&director.name)).collect()
+    };
+    old.director.contains(director)
+        && old.lvs() == new.lvs()
+        && vips(old) == vips(new)
+        && old.service == new.service
 }

@@ -36,7 +36,7 @@ fn view(spec: &ServiceSpec, fresh: &[(&DirectorName, &Observed)]) -> ServiceView
         .into_iter()
         .map(|server| real_server(spec, server, &seen))
         .collect();
-    let flags = list(&spec.flags).replace(", ", ",");
+    let flags = list(spec.flags()).replace(", ", ",");
     ServiceView {
         service: spec.id(),
         state: state(spec, &seen, &real_servers),

@@ -197,6 +197,9 @@ fn name_of(value: &Value) -> String {
     {
         return format!("{protocol}:{vip}:{port}");
     }
+    if let (Some(mark), Some(vip)) = (field("fwmark"), field("vip")) {
+        return format!("fwmark:{vip}:{mark}");
+    }
     match (field("name").or_else(|| field("address")), field("port")) {
         (Some(name), Some(port)) => format!("{name}:{port}"),
         (Some(name), None) => name,

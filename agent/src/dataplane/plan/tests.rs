@@ -222,17 +222,15 @@ fn vip(number: u8) -> Vip {
 }
 
 fn service_id(number: u8) -> ServiceId {
-    ServiceId {
-        protocol: Protocol::Tcp,
-        vip: vip(number),
-        port: 80,
-    }
+    ServiceId::to(Protocol::Tcp, vip(number), 80)
 }
 
 fn server(number: u8, weight: u16, effective_weight: u16) -> RealServerWanted {
     RealServerWanted {
         id: server_id(number),
         weight,
+        upper_threshold: 0,
+        lower_threshold: 0,
         effective_weight,
     }
 }
@@ -244,9 +242,11 @@ fn web(scheduler: Scheduler, servers: &[u8]) -> Wanted {
         scheduler,
         flags: match scheduler {
             Scheduler::Mh => [SchedulerFlag::MhFallback, SchedulerFlag::MhPort].into(),
-            Scheduler::Rr | Scheduler::Wlc => [].into(),
+            _ => [].into(),
         },
+        persistence: None,
         forwarding: Forwarding::Dr,
+        tunnel: None,
         real_servers: servers.iter().map(|it| server(*it, 1, 1)).collect(),
     };
     Wanted {
@@ -554,7 +554,9 @@ fn any_wanted() -> impl Strategy<Value = Wanted> {
                 id: service_id(0),
                 scheduler,
                 flags,
+                persistence: None,
                 forwarding,
+                tunnel: None,
                 real_servers: servers.collect(),
             }
         },

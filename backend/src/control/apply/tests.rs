@@ -77,7 +77,8 @@ fn a_removed_director_goes_on_counting_and_stays_drained_when_it_comes_back() {
         row("d2", true, AdminState::Draining, 7),
     ];
     let gone = plan(Some(&known.cluster), &rows, &declaration(1));
-    assert_eq!(generations(&gone.renewed), []);
+    // A director that is alone keeps its connections to itself, unless that is declared.
+    assert_eq!(generations(&gone.renewed), [("d1", 5)]);
     assert_eq!(gone.removed.len(), 1);
     assert_eq!(gone.removed[0].admin_state, AdminState::Drained);
     assert!(!gone.removed[0].declared);
@@ -88,6 +89,6 @@ fn a_removed_director_goes_on_counting_and_stays_drained_when_it_comes_back() {
         gone.removed[0].clone(),
     ];
     let back = plan(Some(&known.cluster), &rows, &declaration(2));
-    assert_eq!(generations(&back.renewed), [("d2", 8)]);
-    assert_eq!(back.renewed[0].admin_state, AdminState::Drained);
+    assert_eq!(generations(&back.renewed), [("d1", 5), ("d2", 8)]);
+    assert_eq!(back.renewed[1].admin_state, AdminState::Drained);
 }

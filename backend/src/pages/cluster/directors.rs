@@ -187,7 +187,14 @@ fn withdrawn(reason: &Reason) -> Status {
         Reason::Healthy
         | Reason::HeldOverRestart
         | Reason::BelowQuorum { .. }
-        | Reason::DataplaneNotReady { .. } => Kind::Down,
+        | Reason::DataplaneNotReady { .. }
+        | Reason::NoIpvs
+        | Reason::NoScheduler { .. }
+        | Reason::SysctlRefused { .. }
+        | Reason::InterfaceDown { .. }
+        | Reason::VipAnsweredElsewhere { .. }
+        | Reason::MtuTooSmall { .. }
+        | Reason::DigestMismatch { .. } => Kind::Down,
     };
     Status::new(kind, "Withdrawn")
 }

@@ -125,16 +125,16 @@ async fn a_generation_moves_only_for_those_whose_desired_state_changes() {
 #[tokio::test]
 async fn a_dry_run_says_what_would_change_and_changes_nothing() {
     let server = Server::start().await;
-    server.declare(1).await;
+    server.declare(2).await;
     let answer = server
-        .call("PUT", "clusters/edge?dry_run=true", &declaration_json(2))
+        .call("PUT", "clusters/edge?dry_run=true", &declaration_json(3))
         .await;
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(answer.json["revision"], 2);
-    assert_eq!(answer.json["directors"], json!(["d2"]));
+    assert_eq!(answer.json["directors"], json!(["d3"]));
     let view = server.view().await;
-    assert_eq!((view.revision, view.directors.len()), (1, 1));
-    let real = server.declare(2).await;
+    assert_eq!((view.revision, view.directors.len()), (1, 2));
+    let real = server.declare(3).await;
     assert_eq!(
         real.json["revision"], 2,
         "the dry run did not take a number"

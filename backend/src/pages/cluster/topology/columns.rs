@@ -187,7 +187,7 @@ fn service_node(service: &ServiceView) -> Node {
     let up = |r: &&RealServerView| r.state == State::Up;
     let count = service.real_servers.iter().filter(up).count();
     let label = Label {
-        name: format!("{}:{}", service.service.protocol, service.service.port),
+        name: service.service.packets.to_string(),
         aside: String::new(),
         figure: format!("{count} of {}", service.real_servers.len()),
         what: "real servers of",
