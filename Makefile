@@ -17,7 +17,7 @@ $(TEST_TARGETS): export ISOPATH_BIN_DIR := $(abspath $(TARGET)/debug)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab lab-down measure bench-speaker interop release check fmt clippy doc \
+.PHONY: help lab lab-down measure bench-speaker bench-dataplane interop release check fmt clippy doc \
 	test test-build test-unit test-mutations test-lab test-ipvs test-browser test-leftovers \
 	sim check-fuzz fuzz fuzz-build
 
@@ -43,6 +43,11 @@ bench-speaker: ## isopath, FRR and BIRD as the directors' speaker, side by side 
 	@scripts/setup build lab
 	@$(MAKE) --no-print-directory release
 	$(LAB) bench speaker --reps $(or $(REPS),10) --json $(TARGET)/bench-speaker.json $(BENCH)
+
+bench-dataplane: ## services into the kernel beside ipvsadm and keepalived, connections that outlive a director (REPS, BENCH)
+	@scripts/setup build lab bench
+	@$(MAKE) --no-print-directory release
+	$(LAB) bench dataplane --reps $(or $(REPS),10) --json $(TARGET)/bench-dataplane.json $(BENCH)
 
 interop: ## the speaker against FRR and BIRD in every form; writes the table of docs/OSPF.md
 	@scripts/setup build lab

@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use isopath_api::ids::ServiceId;
+use isopath_api::observed::Reconciles;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -41,6 +42,8 @@ pub struct KernelReport {
     pub number: u64,
     /// The outcome.
     pub report: Report,
+    /// How often the kernel was compared with what is wanted.
+    pub reconciles: Reconciles,
 }
 
 /// Executes what is wanted, whenever it changes and each second, until nobody wants anything.
@@ -50,6 +53,8 @@ pub async fn run(
     mut wanted: watch::Receiver<Option<Arc<NumberedWanted>>>,
     reports: watch::Sender<Arc<KernelReport>>,
 ) {
+    let mut reconciles = Reconciles::default();
+    let mut steps = 0;
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -62,10 +67,21 @@ pub async fn run(
         let Some(next) = wanted.borrow_and_update().clone() else {
             continue;
         };
+        let started = Instant::now();
         match timeout(RECONCILE_TIMEOUT, dataplane.reconcile(&next.wanted)).await {
             Ok(report) => {
-                let number = next.number;
-                reports.send_replace(Arc::new(KernelReport { number, report }));
+                let kind = if report.steps == steps {
+                    &mut reconciles.unchanged
+                } else {
+                    &mut reconciles.changed
+                };
+                kind.add(started.elapsed());
+                steps = report.steps;
+                reports.send_replace(Arc::new(KernelReport {
+                    number: next.number,
+                    report,
+                    reconciles,
+                }));
             }
             // What was ready stays announced: the kernel goes on forwarding what it has.
             Err(_) => reports.send_modify(|last| {

@@ -13,7 +13,7 @@ use isopath_api::observed::{Health, Observed, RealServerObserved, ServiceObserve
 use isopath_api::reason::Reason;
 use isopath_api::speaker;
 use prometheus::core::Collector;
-use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{CounterVec, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 
 use lateness::Histograms;
 pub use server::MetricsServer;
@@ -88,6 +88,21 @@ impl Page {
         self.register(family)
     }
 
+    /// Adds a family of counters of seconds.
+    fn seconds<const N: usize>(
+        &self,
+        name: &str,
+        help: &str,
+        labels: [&str; N],
+        values: impl IntoIterator<Item = ([String; N], f64)>,
+    ) -> prometheus::Result<()> {
+        let family = CounterVec::new(Opts::new(name, help), &labels)?;
+        for (labels, value) in values {
+            family.get_metric_with_label_values(&labels)?.inc_by(value);
+        }
+        self.register(family)
+    }
+
     fn gauge(&self, name: &str, help: &str, value: f64) -> prometheus::Result<()> {
         self.gauges(name, help, [], [([], value)])
     }
@@ -127,6 +142,23 @@ impl Page {
             "isopath_dataplane_drift_repaired_total",
             "Actual: differences that something else had made in the kernel and that were repaired.",
             dataplane.drift_repaired,
+        )?;
+        let reconciles = dataplane.reconciles;
+        let outcomes = [
+            ("unchanged", reconciles.unchanged),
+            ("changed", reconciles.changed),
+        ];
+        self.counters(
+            "isopath_dataplane_reconciles_total",
+            "Actual: comparisons of the kernel with what is wanted, by whether they changed it.",
+            ["outcome"],
+            outcomes.map(|(outcome, timed)| ([outcome.to_owned()], timed.count)),
+        )?;
+        self.seconds(
+            "isopath_dataplane_reconcile_seconds_total",
+            "Actual: the time that these comparisons and changes took.",
+            ["outcome"],
+            outcomes.map(|(outcome, timed)| ([outcome.to_owned()], timed.took_us as f64 / 1e6)),
         )?;
         self.gauge(
             "isopath_dataplane_failures",

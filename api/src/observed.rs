@@ -172,8 +172,39 @@ pub struct DataplaneObserved {
     pub steps: u64,
     /// Differences that something outside had made and that were repaired.
     pub drift_repaired: u64,
+    /// How often the kernel was compared with what is wanted since the start.
+    #[serde(default)]
+    pub reconciles: Reconciles,
     /// Steps of the last plan that failed, with their errors.
     pub failures: Vec<String>,
+}
+
+/// Comparisons of the kernel with what is wanted, by whether they ended in a step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reconciles {
+    /// Those that found nothing to do.
+    pub unchanged: Timed,
+    /// Those that executed a step, with its time.
+    pub changed: Timed,
+}
+
+/// How often something was done, and how long that took together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timed {
+    /// How often.
+    pub count: u64,
+    /// Microseconds in all.
+    pub took_us: u64,
+}
+
+impl Timed {
+    /// Adds one more.
+    pub fn add(&mut self, took: std::time::Duration) {
+        self.count += 1;
+        self.took_us = self
+            .took_us
+            .saturating_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
 }
 
 /// The controller's answer to a report.

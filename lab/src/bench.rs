@@ -22,6 +22,7 @@ use crate::topology::{BfdTimers, Spec, Timers};
 mod capture;
 mod cluster;
 mod configs;
+pub mod dataplane;
 mod figures;
 mod load;
 mod rows;
@@ -341,7 +342,7 @@ fn columns(results: Vec<(Job, Vec<Series>)>) -> Vec<Column> {
     columns
 }
 
-fn write(path: &Path, report: &Report<'_>) -> Result<()> {
+fn write(path: &Path, report: &impl Serialize) -> Result<()> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
     }

@@ -65,6 +65,9 @@ enum Command {
 enum Bench {
     /// How fast a VIP moves with isopath-speaker, FRR and BIRD as the directors' speaker.
     Speaker(bench::Options),
+    /// How fast services reach the kernel beside ipvsadm and keepalived, and which connections
+    /// outlive a director.
+    Dataplane(bench::dataplane::Options),
 }
 
 #[derive(Debug, Subcommand)]
@@ -209,10 +212,10 @@ fn run(command: Command) -> Result<ExitCode> {
         }) => return interop::command(only.as_deref(), jobs, markdown.as_deref()),
         Command::Vm { writable, command } => return in_machine(writable, command),
         Command::Bench(Bench::Speaker(options)) => {
-            return Ok(match bench::speaker(&options)? {
-                true => ExitCode::SUCCESS,
-                false => ExitCode::FAILURE,
-            });
+            return Ok(reached(bench::speaker(&options)?));
+        }
+        Command::Bench(Bench::Dataplane(options)) => {
+            return Ok(reached(bench::dataplane::dataplane(&options)?));
         }
         Command::Measure(Measure::Drain { cluster, count }) => {
             report::drains(&measure::drain(cluster.spec("measure"), count)?);
@@ -222,6 +225,15 @@ fn run(command: Command) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The exit status of a benchmark.
+fn reached(all: bool) -> ExitCode {
+    if all {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn in_machine(writable: Vec<PathBuf>, command: Vec<String>) -> Result<ExitCode> {

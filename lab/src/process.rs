@@ -154,9 +154,7 @@ impl Process {
     /// # Errors
     /// It has ended, or the kernel does not say.
     pub fn pss(&self) -> Result<u64> {
-        let path = format!("/proc/{}/smaps_rollup", self.pid());
-        let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-        parse_pss(&text).with_context(|| format!("no Pss in {path}"))
+        pss(self.pid())
     }
 
     /// The last lines of its log.
@@ -192,6 +190,13 @@ pub(crate) fn tail(path: &Path, lines: usize) -> String {
         }
         Err(error) => format!("({}: {error})", path.display()),
     }
+}
+
+/// The proportional set size of a process, in bytes.
+pub(crate) fn pss(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    parse_pss(&text).with_context(|| format!("no Pss in {path}"))
 }
 
 fn parse_pss(rollup: &str) -> Option<u64> {

@@ -20,11 +20,11 @@ const USES: [(&str, &[&str]); 7] = [
     ("isopath-agent", &["isopath-api", "isopath-ipvs"]),
     ("isopathd", &["isopath-api"]),
     ("isopath", &["isopath-api"]),
-    // The lab runs the built programs, and reads what they say by the contract; its tests read
-    // what they captured with the cores.
+    // The lab runs the built programs, and reads what they say by the contract; its benchmark
+    // asks the kernel what they made of it, and its tests read what they captured with the cores.
     (
         "isopath-lab",
-        &["isopath-api", "isopath-bfd", "isopath-ospf"],
+        &["isopath-api", "isopath-bfd", "isopath-ipvs", "isopath-ospf"],
     ),
     ("isopath-api", &[]),
 ];

@@ -56,6 +56,7 @@ impl State {
                 kind: self.about.dataplane,
                 steps: self.kernel.report.steps,
                 drift_repaired: self.kernel.report.drift_repaired,
+                reconciles: self.kernel.reconciles,
                 failures: self.kernel.report.failures.clone(),
             },
             controller,

@@ -93,7 +93,11 @@ fn connected(announced: &[Source]) -> SpeakerEvent {
 fn kernel_has(number: u64) -> Arc<KernelReport> {
     let mut report = Report::default();
     report.vips.insert(vip(), Ok(()));
-    Arc::new(KernelReport { number, report })
+    Arc::new(KernelReport {
+        number,
+        report,
+        ..KernelReport::default()
+    })
 }
 
 struct Bench {

@@ -237,6 +237,7 @@ fn answer_snapshots(mut requests: mpsc::Receiver<SnapshotRequest>) -> JoinHandle
                     kind: Dataplane::None,
                     steps: 0,
                     drift_repaired: 0,
+                    reconciles: isopath_api::observed::Reconciles::default(),
                     failures: Vec::new(),
                 },
                 controller: None,

@@ -7,7 +7,9 @@ use isopath_api::auth::Algorithm;
 use isopath_api::config::Dataplane;
 use isopath_api::ids::NeighborState;
 use isopath_api::interface::{Authentication, Interface, Refused, Standing};
-use isopath_api::observed::{CheckResult, ControllerObserved, DataplaneObserved, VipObserved};
+use isopath_api::observed::{
+    CheckResult, ControllerObserved, DataplaneObserved, Reconciles, Timed, VipObserved,
+};
 use isopath_api::paths::{Lateness, Width};
 use isopath_api::reason::Reason;
 use isopath_api::speaker::{Announced, Neighbor, Owner, Source, Status};
@@ -152,6 +154,16 @@ fn observed() -> Observed {
             kind: Dataplane::Ipvs,
             steps: 11,
             drift_repaired: 1,
+            reconciles: Reconciles {
+                unchanged: Timed {
+                    count: 40,
+                    took_us: 1_500_000,
+                },
+                changed: Timed {
+                    count: 1,
+                    took_us: 250_000,
+                },
+            },
             failures: vec!["x".to_owned()],
         },
         controller: Some(ControllerObserved {
@@ -175,6 +187,10 @@ fn each_thing_has_its_series() {
         "isopath_speaker_connected 1",
         "isopath_dataplane_steps_total 11",
         "isopath_dataplane_drift_repaired_total 1",
+        r#"isopath_dataplane_reconciles_total{outcome="unchanged"} 40"#,
+        r#"isopath_dataplane_reconciles_total{outcome="changed"} 1"#,
+        r#"isopath_dataplane_reconcile_seconds_total{outcome="unchanged"} 1.5"#,
+        r#"isopath_dataplane_reconcile_seconds_total{outcome="changed"} 0.25"#,
         "isopath_dataplane_failures 1",
         r#"isopath_vip_announce_wanted{reason="healthy",vip="10.99.0.1"} 1"#,
         r#"isopath_vip_announce_wanted{reason="drained",vip="10.99.0.2"} 0"#,

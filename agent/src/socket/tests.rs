@@ -31,6 +31,7 @@ fn observed() -> Box<Observed> {
             kind: Dataplane::None,
             steps: 0,
             drift_repaired: 0,
+            reconciles: isopath_api::observed::Reconciles::default(),
             failures: Vec::new(),
         },
         controller: None,

@@ -7,7 +7,7 @@
 mod actor;
 mod agents;
 mod apply;
-pub mod desired;
+mod desired;
 mod drains;
 pub mod operation;
 pub mod state;

@@ -5,7 +5,7 @@ use isopath_api::ids::DirectorName;
 use isopath_api::observed::{Health, Observed, RealServerObserved, ServiceObserved};
 use isopath_api::view::{RealServerSeen, RealServerView, ServiceView, State};
 
-use super::{Facts, list, placement};
+use super::{Facts, list};
 
 pub(super) fn views(facts: &Facts<'_>) -> Vec<ServiceView> {
     let fresh: Vec<(&DirectorName, &Observed)> = facts
@@ -18,14 +18,8 @@ pub(super) fn views(facts: &Facts<'_>) -> Vec<ServiceView> {
             Some((&spec.name, director.fresh(facts.now)?))
         })
         .collect();
-    let mut placements = placement::views(facts);
-    let services = facts.cluster.declaration.service.iter();
-    services
-        .map(|spec| ServiceView {
-            placement: placements.remove(&spec.id()),
-            ..view(spec, &fresh)
-        })
-        .collect()
+    let services = &facts.cluster.declaration.service;
+    services.iter().map(|spec| view(spec, &fresh)).collect()
 }
 
 fn view(spec: &ServiceSpec, fresh: &[(&DirectorName, &Observed)]) -> ServiceView {
@@ -57,7 +51,6 @@ fn view(spec: &ServiceSpec, fresh: &[(&DirectorName, &Observed)]) -> ServiceView
         forwarding: spec.forwarding,
         quorum: spec.quorum,
         real_servers,
-        placement: None,
     }
 }
 

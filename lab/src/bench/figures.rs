@@ -64,6 +64,8 @@ pub(super) enum Unit {
     Mebibytes,
     /// How often it went well.
     Times,
+    /// A number of things.
+    Count,
 }
 
 /// The limits that our speaker must keep with FRR as the switch, or everywhere.
@@ -267,16 +269,7 @@ impl Series {
 
     /// The least, the middle and the greatest.
     pub(super) fn spread(&self) -> Option<Spread> {
-        let mut sorted = self.values.clone();
-        sorted.sort_by(f64::total_cmp);
-        let (min, max) = (*sorted.first()?, *sorted.last()?);
-        let middle = sorted.len() / 2;
-        let median = if sorted.len().is_multiple_of(2) {
-            (sorted[middle - 1] + sorted[middle]) / 2.0
-        } else {
-            sorted[middle]
-        };
-        Some(Spread { min, median, max })
+        Spread::of(&self.values)
     }
 }
 
@@ -289,6 +282,22 @@ pub(super) struct Spread {
     pub(super) median: f64,
     /// The greatest.
     pub(super) max: f64,
+}
+
+impl Spread {
+    /// Of these numbers; nothing where there are none.
+    pub(super) fn of(values: &[f64]) -> Option<Self> {
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let (min, max) = (*sorted.first()?, *sorted.last()?);
+        let middle = sorted.len() / 2;
+        let median = if sorted.len().is_multiple_of(2) {
+            (sorted[middle - 1] + sorted[middle]) / 2.0
+        } else {
+            sorted[middle]
+        };
+        Some(Self { min, median, max })
+    }
 }
 
 /// All lines of one speaker with one switch.

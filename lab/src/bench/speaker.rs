@@ -278,7 +278,7 @@ impl DirectorSpeaker {
 
 /// The time that all threads of a process have run: schedstat's first number, in nanoseconds,
 /// where `stat` counts hundredths of a second.
-fn cpu(pid: u32) -> Result<Duration> {
+pub(super) fn cpu(pid: u32) -> Result<Duration> {
     let tasks = format!("/proc/{pid}/task");
     let mut total = Duration::ZERO;
     for task in fs::read_dir(&tasks).with_context(|| format!("reading {tasks}"))? {

@@ -56,23 +56,24 @@ fn rows(switch: SwitchKind, columns: &[&Column]) -> Vec<Vec<String>> {
 }
 
 /// One number in a figure's unit, without the unit.
-fn number(unit: Unit, value: f64) -> String {
+pub(super) fn number(unit: Unit, value: f64) -> String {
     match unit {
         Unit::Milliseconds if value < 0.1 => format!("{:.1}", value * 1e3),
         Unit::Milliseconds => format!("{:.0}", value * 1e3),
         Unit::Seconds if value < 0.1 => format!("{value:.3}"),
         Unit::Seconds => format!("{value:.2}"),
         Unit::Mebibytes => format!("{value:.1}"),
-        Unit::Times => format!("{value:.0}"),
+        Unit::Times | Unit::Count => format!("{value:.0}"),
     }
 }
 
-fn suffix(unit: Unit) -> &'static str {
+/// What stands after such a number.
+pub(super) fn suffix(unit: Unit) -> &'static str {
     match unit {
         Unit::Milliseconds => " ms",
         Unit::Seconds => " s",
         Unit::Mebibytes => " MiB",
-        Unit::Times => "",
+        Unit::Times | Unit::Count => "",
     }
 }
 
@@ -122,7 +123,8 @@ fn wanted(figure: Figure, switch: SwitchKind) -> String {
     parts.join(", ")
 }
 
-fn print_markdown(rows: &[Vec<String>]) {
+/// Rows of cells, the first one the head.
+pub(super) fn print_markdown(rows: &[Vec<String>]) {
     for (index, row) in rows.iter().enumerate() {
         say(format_args!("| {} |", row.join(" | ")));
         if index == 0 {
@@ -132,7 +134,8 @@ fn print_markdown(rows: &[Vec<String>]) {
     say("");
 }
 
-fn print_aligned(rows: &[Vec<String>]) {
+/// The same for a terminal.
+pub(super) fn print_aligned(rows: &[Vec<String>]) {
     let columns = rows.first().map_or(0, Vec::len);
     let widths: Vec<usize> = (0..columns)
         .map(|column| {
