@@ -343,8 +343,8 @@ mod tests {
             },
             Reason::DigestMismatch {
                 service,
-                expected: "0100".parse().unwrap(),
-                found: "0101".parse().unwrap(),
+                expected: ServiceDigest(String::new()),
+                found: ServiceDigest(String::new()),
             },
             Reason::NotWanted,
             Reason::AgentSilent { hold_ms: 1 },

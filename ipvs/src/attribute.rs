@@ -3,55 +3,77 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use netlink_packet_core::{
-    DecodeError, DefaultNla, Emitable, ErrorContext, NLA_F_NESTED, NlaBuffer, NlasIterator,
+    DecodeError, ErrorContext, NLA_ALIGNTO, NLA_F_NESTED, NLA_HEADER_SIZE, NlaBuffer, NlasIterator,
     parse_string, parse_u16, parse_u16_be, parse_u32,
 };
 
 use crate::service::Family;
 
-/// The attributes of a message or of a nested attribute, in the order written.
-pub(crate) type Attributes = Vec<DefaultNla>;
-
-pub(crate) fn u8(kind: u16, value: u8) -> DefaultNla {
-    DefaultNla::new(kind, vec![value])
+/// Writes attributes one after another at the end of a buffer. A batch has thousands of
+/// messages, so that nothing is put together elsewhere first.
+pub(crate) struct Writer<'a> {
+    bytes: &'a mut Vec<u8>,
 }
 
-pub(crate) fn u16(kind: u16, value: u16) -> DefaultNla {
-    DefaultNla::new(kind, value.to_ne_bytes().to_vec())
-}
-
-pub(crate) fn be16(kind: u16, value: u16) -> DefaultNla {
-    DefaultNla::new(kind, value.to_be_bytes().to_vec())
-}
-
-pub(crate) fn u32(kind: u16, value: u32) -> DefaultNla {
-    DefaultNla::new(kind, value.to_ne_bytes().to_vec())
-}
-
-pub(crate) fn string(kind: u16, value: &str) -> DefaultNla {
-    let mut bytes = value.as_bytes().to_vec();
-    bytes.push(0);
-    DefaultNla::new(kind, bytes)
-}
-
-/// An address as `union nf_inet_addr`: always 16 bytes, an IPv4 address in the first four.
-pub(crate) fn address(kind: u16, address: IpAddr) -> DefaultNla {
-    let mut bytes = [0; 16];
-    match address {
-        IpAddr::V4(v4) => bytes[..4].copy_from_slice(&v4.octets()),
-        IpAddr::V6(v6) => bytes = v6.octets(),
+impl<'a> Writer<'a> {
+    pub(crate) fn new(bytes: &'a mut Vec<u8>) -> Self {
+        Self { bytes }
     }
-    DefaultNla::new(kind, bytes.to_vec())
-}
 
-pub(crate) fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
-    DefaultNla::new(kind | NLA_F_NESTED, to_bytes(attributes))
-}
+    pub(crate) fn bytes(&mut self, kind: u16, value: &[u8]) {
+        self.put(kind, |bytes| bytes.extend_from_slice(value));
+    }
 
-pub(crate) fn to_bytes(attributes: &[DefaultNla]) -> Vec<u8> {
-    let mut bytes = vec![0; attributes.buffer_len()];
-    attributes.emit(&mut bytes);
-    bytes
+    pub(crate) fn u8(&mut self, kind: u16, value: u8) {
+        self.bytes(kind, &[value]);
+    }
+
+    pub(crate) fn u16(&mut self, kind: u16, value: u16) {
+        self.bytes(kind, &value.to_ne_bytes());
+    }
+
+    pub(crate) fn be16(&mut self, kind: u16, value: u16) {
+        self.bytes(kind, &value.to_be_bytes());
+    }
+
+    pub(crate) fn u32(&mut self, kind: u16, value: u32) {
+        self.bytes(kind, &value.to_ne_bytes());
+    }
+
+    pub(crate) fn string(&mut self, kind: u16, value: &str) {
+        self.put(kind, |bytes| {
+            bytes.extend_from_slice(value.as_bytes());
+            bytes.push(0);
+        });
+    }
+
+    /// An address as `union nf_inet_addr`: always 16 bytes, an IPv4 address in the first four.
+    pub(crate) fn address(&mut self, kind: u16, address: IpAddr) {
+        let mut bytes = [0; 16];
+        match address {
+            IpAddr::V4(v4) => bytes[..4].copy_from_slice(&v4.octets()),
+            IpAddr::V6(v6) => bytes = v6.octets(),
+        }
+        self.bytes(kind, &bytes);
+    }
+
+    pub(crate) fn nested(&mut self, kind: u16, inside: impl FnOnce(&mut Writer<'_>)) {
+        self.put(kind | NLA_F_NESTED, |bytes| inside(&mut Writer { bytes }));
+    }
+
+    /// An attribute's header, its value, and what fills it up to the next one's boundary.
+    fn put(&mut self, kind: u16, value: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        self.bytes.extend([0; NLA_HEADER_SIZE]);
+        value(self.bytes);
+        // Only what somebody calls a scheduler can be too long. The message's own length stays
+        // right, and the kernel refuses the name.
+        let length = u16::try_from(self.bytes.len() - start).unwrap_or(u16::MAX);
+        self.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+        self.bytes[start + 2..start + 4].copy_from_slice(&kind.to_ne_bytes());
+        let end = self.bytes.len().next_multiple_of(NLA_ALIGNTO);
+        self.bytes.resize(end, 0);
+    }
 }
 
 /// One attribute read.
@@ -93,7 +115,7 @@ pub(crate) fn read(bytes: &[u8]) -> impl Iterator<Item = Result<Read<'_>, Decode
         // The value is taken from the buffer itself: `NlaBuffer::value` borrows from the view.
         let length = usize::from(attribute.length());
         let kind = attribute.kind();
-        let value = &attribute.into_inner()[netlink_packet_core::NLA_HEADER_SIZE..length];
+        let value = &attribute.into_inner()[NLA_HEADER_SIZE..length];
         Ok(Read { kind, value })
     })
 }
@@ -133,4 +155,23 @@ pub(crate) fn socket_address(
 /// The value of an attribute that must be there.
 pub(crate) fn required<T>(value: Option<T>, name: &str) -> Result<T, DecodeError> {
     value.ok_or_else(|| DecodeError::from(format!("{name} is missing")))
+}
+
+/// An attribute that this library does not know, as a newer kernel sends it. It is kept with
+/// what it was read from and written with it, after the attributes that are known.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct UnknownAttribute {
+    /// Its number in the container that it was read from.
+    pub kind: u16,
+    /// Its value.
+    pub value: Box<[u8]>,
+}
+
+impl UnknownAttribute {
+    pub(crate) fn new(attribute: &Read<'_>) -> Self {
+        Self {
+            kind: attribute.kind,
+            value: attribute.value.into(),
+        }
+    }
 }

@@ -2,71 +2,61 @@
 
 use std::net::SocketAddr;
 
-use futures_util::StreamExt;
-use netlink_packet_core::{
-    DecodeError, DefaultNla, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
-};
-use netlink_proto::ConnectionHandle;
-use netlink_proto::sys::SocketAddr as NetlinkAddr;
-use netlink_proto::sys::protocols::NETLINK_GENERIC;
+use netlink_packet_core::DecodeError;
+use tokio::sync::{mpsc, oneshot};
 
+use crate::change::Change;
 use crate::destination::{Destination, DestinationSpec};
 use crate::error::{Cause, Error, Operation};
-use crate::message::{self, Command, Info, Message, Timeouts};
+use crate::message::{self, Command, Info, Timeouts};
 use crate::service::{Service, ServiceKey, ServiceSpec};
+use crate::socket::{Answer, Failure, Requests, Socket, WINDOW};
+
+/// How many calls may wait for the one that is being worked on. A caller waits for the answer
+/// to its own, so that there is one for each task that uses the connection: few.
+const WAITING: usize = 8;
+
+/// Something to do with the socket.
+type Job = Box<dyn FnOnce(&mut Socket) + Send>;
 
 /// A connection to IPVS in the network namespace of the thread that opened it.
 ///
-/// It is driven by a task that ends when the last clone is dropped. Dropping a call's future
-/// leaves the connection usable; whether the kernel has done what was asked is then unknown.
+/// The kernel works while it is being called, for as long as it takes, so the calls are made by a
+/// thread of its own that ends when the last clone is dropped. Dropping a call's future leaves
+/// the connection usable; whether the kernel has done what was asked is then unknown.
 #[derive(Debug, Clone)]
 pub struct Ipvs {
-    handle: ConnectionHandle<Message>,
+    jobs: mpsc::Sender<Job>,
     family: u16,
-}
-
-/// How an answer ends.
-#[derive(Clone, Copy)]
-enum Answer {
-    /// With an acknowledgement alone.
-    Acknowledgement,
-    /// With its only message.
-    One,
-    /// With a message that says so.
-    Many,
-}
-
-impl Answer {
-    fn flags(self) -> u16 {
-        match self {
-            Self::Acknowledgement => NLM_F_REQUEST | NLM_F_ACK,
-            Self::One => NLM_F_REQUEST,
-            Self::Many => NLM_F_REQUEST | NLM_F_DUMP,
-        }
-    }
 }
 
 impl Ipvs {
     /// Opens a connection and looks the family up, which makes the kernel load the module where
-    /// it can. Must be called within a tokio runtime.
+    /// it can.
     ///
     /// # Errors
     /// [`Cause::NoModule`] where the kernel has no IPVS and cannot load it.
     pub async fn connect() -> Result<Self, Error> {
-        let socket = |error| Error {
+        let failed = |failure| Error::new(Operation::Connect, failure);
+        let mut socket = Socket::open().map_err(|errno| failed(Failure::Socket(errno)))?;
+        let (jobs, mut queue) = mpsc::channel::<Job>(WAITING);
+        let work = move || {
+            while let Some(job) = queue.blocking_recv() {
+                job(&mut socket);
+            }
+        };
+        let thread = std::thread::Builder::new().name("ipvs".to_owned());
+        // It is not joined: it ends by itself, and nothing depends on when.
+        thread.spawn(work).map_err(|error| Error {
             operation: Operation::Connect,
             cause: Cause::Socket(error),
-        };
-        let (mut connection, handle, _) =
-            netlink_proto::new_connection(NETLINK_GENERIC).map_err(socket)?;
-        // Without these the end of an answer looks like the end of the connection.
-        connection.set_forward_ack(true);
-        connection.set_forward_done(true);
-        tokio::spawn(connection);
-        let ask = Message::get_family();
-        let answer = exchange(&handle, ask, Answer::One, &Operation::Connect).await?;
-        let family = only(answer, Operation::Connect, Message::family_number)?;
-        Ok(Self { handle, family })
+            errno: None,
+        })?;
+        let mut ipvs = Self { jobs, family: 0 };
+        let ask = message::get_family();
+        let family = ipvs.one(ask, Operation::Connect, message::family_number);
+        ipvs.family = family.await?;
+        Ok(ipvs)
     }
 
     /// Reads the version of IPVS.
@@ -74,9 +64,8 @@ impl Ipvs {
     /// # Errors
     /// See [`Cause`].
     pub async fn info(&self) -> Result<Info, Error> {
-        let operation = Operation::ReadInfo;
-        let answer = self.ask(Command::GetInfo, &[], Answer::One, &operation);
-        only(answer.await?, operation, Message::info)
+        let request = message::request(self.family, Command::GetInfo);
+        self.one(request, Operation::ReadInfo, message::info).await
     }
 
     /// Reads the timeouts.
@@ -84,9 +73,9 @@ impl Ipvs {
     /// # Errors
     /// See [`Cause`].
     pub async fn timeouts(&self) -> Result<Timeouts, Error> {
-        let operation = Operation::ReadTimeouts;
-        let answer = self.ask(Command::GetConfig, &[], Answer::One, &operation);
-        only(answer.await?, operation, Message::timeouts)
+        let request = message::request(self.family, Command::GetConfig);
+        self.one(request, Operation::ReadTimeouts, message::timeouts)
+            .await
     }
 
     /// Writes the timeouts.
@@ -94,9 +83,26 @@ impl Ipvs {
     /// # Errors
     /// See [`Cause`].
     pub async fn set_timeouts(&self, timeouts: Timeouts) -> Result<(), Error> {
-        let attributes = message::timeouts(timeouts);
-        self.tell(Command::SetConfig, &attributes, Operation::SetTimeouts)
-            .await
+        let request = message::set_timeouts(self.family, timeouts);
+        self.tell(request, Operation::SetTimeouts).await
+    }
+
+    /// Zeroes the counters of everything, also the totals.
+    ///
+    /// # Errors
+    /// See [`Cause`].
+    pub async fn zero(&self) -> Result<(), Error> {
+        let request = message::request(self.family, Command::Zero);
+        self.tell(request, Operation::Zero).await
+    }
+
+    /// Deletes all services and their destinations.
+    ///
+    /// # Errors
+    /// See [`Cause`].
+    pub async fn flush(&self) -> Result<(), Error> {
+        let request = message::request(self.family, Command::Flush);
+        self.tell(request, Operation::Flush).await
     }
 
     /// Reads all services, also those by firewall mark.
@@ -104,9 +110,9 @@ impl Ipvs {
     /// # Errors
     /// See [`Cause`].
     pub async fn services(&self) -> Result<Vec<Service>, Error> {
-        let operation = Operation::ListServices;
-        let answer = self.ask(Command::GetService, &[], Answer::Many, &operation);
-        all(answer.await?, operation, Message::service)
+        let family = self.family;
+        let read = move |socket: &mut Socket| services(socket, family);
+        self.call(Operation::ListServices, read).await
     }
 
     /// Reads one service.
@@ -114,10 +120,9 @@ impl Ipvs {
     /// # Errors
     /// [`Cause::NoService`] and others.
     pub async fn service(&self, key: &ServiceKey) -> Result<Service, Error> {
+        let request = message::service_request(self.family, Command::GetService, key);
         let operation = Operation::ReadService(*key);
-        let attributes = message::service_key(key);
-        let answer = self.ask(Command::GetService, &attributes, Answer::One, &operation);
-        only(answer.await?, operation, Message::service)
+        self.one(request, operation, message::service).await
     }
 
     /// Reads the destinations of a service in the kernel's order: the one added last comes
@@ -126,13 +131,71 @@ impl Ipvs {
     /// # Errors
     /// See [`Cause`].
     pub async fn destinations(&self, service: &ServiceKey) -> Result<Vec<Destination>, Error> {
-        let operation = Operation::ListDestinations(*service);
-        let attributes = message::service_key(service);
-        let answer = self.ask(Command::GetDest, &attributes, Answer::Many, &operation);
-        let family = service.family();
-        all(answer.await?, operation, |message| {
-            message.destination(family)
-        })
+        let (family, key) = (self.family, *service);
+        let read = move |socket: &mut Socket| {
+            let mut found = Vec::new();
+            destinations(socket, family, &key, &mut Requests::default(), &mut found)?;
+            Ok(found)
+        };
+        self.call(Operation::ListDestinations(key), read).await
+    }
+
+    /// Reads everything: all services, each with its destinations in the kernel's order.
+    ///
+    /// The kernel answers with one service's destinations at a time. A service that somebody
+    /// else deletes meanwhile is there without any.
+    ///
+    /// # Errors
+    /// See [`Cause`].
+    pub async fn tables(&self) -> Result<Vec<(Service, Vec<Destination>)>, Error> {
+        let family = self.family;
+        let read = move |socket: &mut Socket| {
+            let services = services(socket, family)?;
+            let mut tables = Vec::with_capacity(services.len());
+            let mut request = Requests::default();
+            let mut expected = 0;
+            for service in services {
+                // As many as the one before: most tables are like that, and none grows twice.
+                let mut found = Vec::with_capacity(expected);
+                destinations(socket, family, &service.spec.key, &mut request, &mut found)?;
+                expected = found.len();
+                found.shrink_to_fit();
+                tables.push((service, found));
+            }
+            Ok(tables)
+        };
+        self.call(Operation::ListServices, read).await
+    }
+
+    /// Makes changes one after another and returns what became of each, in their order. One that
+    /// fails does not keep the later ones from being tried.
+    ///
+    /// Many of them go to the kernel in one call, which is several times as fast as one at a
+    /// time. When the future is dropped, those that were not begun are not made.
+    pub async fn apply(&self, changes: &[Change]) -> Vec<Result<(), Error>> {
+        let mut results = Vec::with_capacity(changes.len());
+        for window in changes.chunks(WINDOW) {
+            let mut requests = Requests::default();
+            for change in window {
+                message::push_change(&mut requests, self.family, change);
+            }
+            let told = self.work(move |socket| socket.tell(&mut requests)).await;
+            match told {
+                Some(told) => {
+                    let failed = |(change, failure)| Error::of_change(change, failure);
+                    let told = window.iter().zip(told).map(|(change, result)| {
+                        result.map_err(|failure| failed((change, failure)))
+                    });
+                    results.extend(told);
+                }
+                None => results.extend(
+                    window
+                        .iter()
+                        .map(|change| Err(Error::of_change(change, Failure::Incomplete))),
+                ),
+            }
+        }
+        results
     }
 
     /// Adds a service. The kernel loads the scheduler's module where it can.
@@ -140,9 +203,7 @@ impl Ipvs {
     /// # Errors
     /// [`Cause::Exists`], [`Cause::UnknownScheduler`] and others.
     pub async fn add_service(&self, spec: &ServiceSpec) -> Result<(), Error> {
-        let operation = Operation::AddService(spec.key, spec.scheduler.clone());
-        self.tell(Command::NewService, &message::service_spec(spec), operation)
-            .await
+        self.change(Change::AddService(spec.clone())).await
     }
 
     /// Changes a service's scheduler, flags and persistence.
@@ -150,9 +211,7 @@ impl Ipvs {
     /// # Errors
     /// [`Cause::NoService`], [`Cause::UnknownScheduler`] and others.
     pub async fn set_service(&self, spec: &ServiceSpec) -> Result<(), Error> {
-        let operation = Operation::SetService(spec.key, spec.scheduler.clone());
-        self.tell(Command::SetService, &message::service_spec(spec), operation)
-            .await
+        self.change(Change::SetService(spec.clone())).await
     }
 
     /// Deletes a service and its destinations.
@@ -160,9 +219,15 @@ impl Ipvs {
     /// # Errors
     /// [`Cause::NoService`] and others.
     pub async fn delete_service(&self, key: &ServiceKey) -> Result<(), Error> {
-        let attributes = message::service_key(key);
-        let operation = Operation::DeleteService(*key);
-        self.tell(Command::DelService, &attributes, operation).await
+        self.change(Change::DeleteService(*key)).await
+    }
+
+    /// Zeroes the counters of a service and of its destinations.
+    ///
+    /// # Errors
+    /// [`Cause::NoService`] and others.
+    pub async fn zero_service(&self, key: &ServiceKey) -> Result<(), Error> {
+        self.change(Change::ZeroService(*key)).await
     }
 
     /// Adds a destination to a service, at the head of the kernel's list.
@@ -174,9 +239,8 @@ impl Ipvs {
         service: &ServiceKey,
         spec: &DestinationSpec,
     ) -> Result<(), Error> {
-        let attributes = message::destination_spec(service, spec);
-        let operation = Operation::AddDestination(*service, spec.address);
-        self.tell(Command::NewDest, &attributes, operation).await
+        self.change(Change::AddDestination(*service, spec.clone()))
+            .await
     }
 
     /// Changes a destination's forwarding, weight, thresholds and tunnel.
@@ -188,9 +252,8 @@ impl Ipvs {
         service: &ServiceKey,
         spec: &DestinationSpec,
     ) -> Result<(), Error> {
-        let attributes = message::destination_spec(service, spec);
-        let operation = Operation::SetDestination(*service, spec.address);
-        self.tell(Command::SetDest, &attributes, operation).await
+        self.change(Change::SetDestination(*service, spec.clone()))
+            .await
     }
 
     /// Deletes a destination.
@@ -202,101 +265,95 @@ impl Ipvs {
         service: &ServiceKey,
         address: SocketAddr,
     ) -> Result<(), Error> {
-        let attributes = message::destination_key(service, address);
-        let operation = Operation::DeleteDestination(*service, address);
-        self.tell(Command::DelDest, &attributes, operation).await
-    }
-
-    async fn ask(
-        &self,
-        command: Command,
-        attributes: &[DefaultNla],
-        answer: Answer,
-        operation: &Operation,
-    ) -> Result<Vec<Message>, Error> {
-        let request = Message::request(self.family, command, attributes);
-        exchange(&self.handle, request, answer, operation).await
-    }
-
-    async fn tell(
-        &self,
-        command: Command,
-        attributes: &[DefaultNla],
-        operation: Operation,
-    ) -> Result<(), Error> {
-        let acknowledged = Answer::Acknowledgement;
-        self.ask(command, attributes, acknowledged, &operation)
+        self.change(Change::DeleteDestination(*service, address))
             .await
-            .map(|_| ())
+    }
+
+    /// Makes one change.
+    ///
+    /// # Errors
+    /// See [`Cause`].
+    pub async fn change(&self, change: Change) -> Result<(), Error> {
+        let result = self.apply(std::slice::from_ref(&change)).await.pop();
+        result.unwrap_or_else(|| Err(Error::of_change(&change, Failure::Incomplete)))
+    }
+
+    /// Asks for something of which there is one.
+    async fn one<T: Send + 'static>(
+        &self,
+        mut request: Requests,
+        operation: Operation,
+        read: fn(&[u8]) -> Result<T, DecodeError>,
+    ) -> Result<T, Error> {
+        let ask = move |socket: &mut Socket| {
+            let mut answer = None;
+            socket.ask(&mut request, Answer::One, |message| {
+                answer = Some(read(message)?);
+                Ok(())
+            })?;
+            answer.ok_or(Failure::Incomplete)
+        };
+        self.call(operation, ask).await
+    }
+
+    /// Tells the kernel something that is no [`Change`].
+    async fn tell(&self, mut request: Requests, operation: Operation) -> Result<(), Error> {
+        let tell = move |socket: &mut Socket| {
+            let result = socket.tell(&mut request).pop();
+            result.unwrap_or(Err(Failure::Incomplete))
+        };
+        self.call(operation, tell).await
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        operation: Operation,
+        work: impl FnOnce(&mut Socket) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Error> {
+        let result = self.work(work).await.unwrap_or(Err(Failure::Incomplete));
+        result.map_err(|failure| Error::new(operation, failure))
+    }
+
+    /// Has the thread do something; nothing is returned if the thread has ended, which it does
+    /// before the last connection is dropped only by a panic.
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Socket) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (answer, result) = oneshot::channel();
+        let job = move |socket: &mut Socket| {
+            // Nobody waits for it any more: what was not begun is not done.
+            if !answer.is_closed() {
+                drop(answer.send(work(socket)));
+            }
+        };
+        self.jobs.send(Box::new(job)).await.ok()?;
+        result.await.ok()
     }
 }
 
-/// Sends a request and gathers its answer to the end.
-async fn exchange(
-    handle: &ConnectionHandle<Message>,
-    request: Message,
-    answer: Answer,
-    operation: &Operation,
-) -> Result<Vec<Message>, Error> {
-    let failed = |cause| Error {
-        operation: operation.clone(),
-        cause,
-    };
-    // Port 0 is the kernel's.
-    let kernel = NetlinkAddr::new(0, 0);
-    let mut request = NetlinkMessage::from(request);
-    request.header.flags = answer.flags();
-    let mut replies = handle
-        .request(request, kernel)
-        .map_err(|_| failed(Cause::Closed))?;
-    let mut messages = Vec::new();
-    while let Some(reply) = replies.next().await {
-        match reply.payload {
-            NetlinkPayload::InnerMessage(message) => {
-                messages.push(message);
-                if matches!(answer, Answer::One) {
-                    return Ok(messages);
-                }
-            }
-            NetlinkPayload::Error(error) if error.code.is_some() => {
-                return Err(failed(Cause::from_errno(error.to_io(), operation)));
-            }
-            NetlinkPayload::Done(done) if done.code != 0 => {
-                let error = std::io::Error::from_raw_os_error(done.code.saturating_abs());
-                return Err(failed(Cause::from_errno(error, operation)));
-            }
-            NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(messages),
-            NetlinkPayload::Overrun(_) => return Err(failed(Cause::Closed)),
-            // NLMSG_NOOP is to be ignored; a payload kind of a later crate means nothing here.
-            _ => {}
-        }
-    }
-    Err(failed(Cause::Closed))
+fn services(socket: &mut Socket, family: u16) -> Result<Vec<Service>, Failure> {
+    let mut services = Vec::new();
+    let mut request = message::request(family, Command::GetService);
+    socket.ask(&mut request, Answer::Dump, |message| {
+        services.push(message::service(message)?);
+        Ok(())
+    })?;
+    Ok(services)
 }
 
-fn all<T>(
-    messages: Vec<Message>,
-    operation: Operation,
-    read: impl Fn(&Message) -> Result<T, DecodeError>,
-) -> Result<Vec<T>, Error> {
-    messages
-        .iter()
-        .map(read)
-        .collect::<Result<_, _>>()
-        .map_err(|error| Error {
-            operation,
-            cause: Cause::Decode(error),
-        })
-}
-
-fn only<T>(
-    messages: Vec<Message>,
-    operation: Operation,
-    read: impl Fn(&Message) -> Result<T, DecodeError>,
-) -> Result<T, Error> {
-    let closed = Error {
-        operation: operation.clone(),
-        cause: Cause::Closed,
-    };
-    all(messages, operation, read)?.pop().ok_or(closed)
+/// Reads the destinations of a service into `found`; `request` is only memory.
+fn destinations(
+    socket: &mut Socket,
+    family: u16,
+    service: &ServiceKey,
+    request: &mut Requests,
+    found: &mut Vec<Destination>,
+) -> Result<(), Failure> {
+    request.clear();
+    message::push_service_request(request, family, Command::GetDest, service);
+    socket.ask(request, Answer::Dump, |message| {
+        found.push(message::destination(message, service.family())?);
+        Ok(())
+    })
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use netlink_packet_core::{DecodeError, ErrorContext};
 
-use crate::attribute::{self, Attributes, required};
+use crate::attribute::{self, UnknownAttribute, Writer, required};
 use crate::service::Family;
 use crate::stats::Stats;
 
@@ -113,6 +113,40 @@ impl TunnelKind {
     }
 }
 
+/// The checksum of a tunnel's packets (`IP_VS_TUNNEL_ENCAP_FLAG_*`, since Linux 5.3).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum TunnelChecksum {
+    /// None.
+    #[default]
+    None,
+    /// Of the whole packet.
+    Full,
+    /// Offloaded to the remote end (GUE).
+    Remote,
+    /// Flags this library does not know.
+    Unknown(u16),
+}
+
+impl TunnelChecksum {
+    fn number(self) -> u16 {
+        match self {
+            Self::None => 0,
+            Self::Full => 1,
+            Self::Remote => 2,
+            Self::Unknown(flags) => flags,
+        }
+    }
+
+    pub(crate) fn from_number(number: u16) -> Self {
+        match number {
+            0 => Self::None,
+            1 => Self::Full,
+            2 => Self::Remote,
+            _ => Self::Unknown(number),
+        }
+    }
+}
+
 /// The tunnel to a destination; the kernel keeps it for every forwarding method.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Tunnel {
@@ -120,12 +154,12 @@ pub struct Tunnel {
     pub kind: TunnelKind,
     /// Its UDP port (GUE).
     pub port: u16,
-    /// `IP_VS_TUNNEL_ENCAP_FLAG_*`.
-    pub flags: u16,
+    /// Its checksum (GUE and GRE).
+    pub checksum: TunnelChecksum,
 }
 
 /// A destination that is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DestinationSpec {
     /// Its address and port, its identity in the service.
     pub address: SocketAddr,
@@ -139,6 +173,9 @@ pub struct DestinationSpec {
     pub lower_threshold: u32,
     /// The tunnel to it.
     pub tunnel: Tunnel,
+    /// What the kernel said beyond that. It is written back: who changes a destination that was
+    /// read keeps it, and so does not reset what only a newer kernel knows.
+    pub unknown: Box<[UnknownAttribute]>,
 }
 
 impl DestinationSpec {
@@ -151,36 +188,35 @@ impl DestinationSpec {
             upper_threshold: 0,
             lower_threshold: 0,
             tunnel: Tunnel::default(),
+            unknown: Box::default(),
         }
     }
 
-    /// All attributes of a destination to add or set, in ipvsadm's order.
-    pub(crate) fn attributes(&self) -> Attributes {
-        let mut attributes = identity(self.address);
-        attributes.extend([
-            attribute::u32(FWD_METHOD, self.forwarding.number()),
-            attribute::u32(WEIGHT, self.weight),
-            attribute::u8(TUN_TYPE, self.tunnel.kind.number()),
-            attribute::be16(TUN_PORT, self.tunnel.port),
-            attribute::u16(TUN_FLAGS, self.tunnel.flags),
-            attribute::u32(U_THRESH, self.upper_threshold),
-            attribute::u32(L_THRESH, self.lower_threshold),
-        ]);
-        attributes
+    /// Writes all attributes of a destination to add or set, in ipvsadm's order.
+    pub(crate) fn write(&self, writer: &mut Writer<'_>) {
+        write_identity(self.address, writer);
+        writer.u32(FWD_METHOD, self.forwarding.number());
+        writer.u32(WEIGHT, self.weight);
+        writer.u8(TUN_TYPE, self.tunnel.kind.number());
+        writer.be16(TUN_PORT, self.tunnel.port);
+        writer.u16(TUN_FLAGS, self.tunnel.checksum.number());
+        writer.u32(U_THRESH, self.upper_threshold);
+        writer.u32(L_THRESH, self.lower_threshold);
+        for unknown in &self.unknown {
+            writer.bytes(unknown.kind, &unknown.value);
+        }
     }
 }
 
-/// The attributes that identify a destination in its service.
-pub(crate) fn identity(address: SocketAddr) -> Attributes {
-    vec![
-        attribute::u16(ADDR_FAMILY, Family::of(address.ip()).number()),
-        attribute::address(ADDR, address.ip()),
-        attribute::be16(PORT, address.port()),
-    ]
+/// Writes the attributes that identify a destination in its service.
+pub(crate) fn write_identity(address: SocketAddr, writer: &mut Writer<'_>) {
+    writer.u16(ADDR_FAMILY, Family::of(address.ip()).number());
+    writer.address(ADDR, address.ip());
+    writer.be16(PORT, address.port());
 }
 
 /// A destination in the kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
     /// What it is.
     pub spec: DestinationSpec,
@@ -195,63 +231,88 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// Reads the inside of `IPVS_CMD_ATTR_DEST`. Unknown attributes are passed over. `family`
-    /// is the service's: kernels before 3.18 do not say the destination's, which is the same.
+    /// Reads the inside of `IPVS_CMD_ATTR_DEST`. `family` is the service's: kernels before 3.18
+    /// do not say the destination's, which is the same.
     pub(crate) fn parse(bytes: &[u8], family: Family) -> Result<Self, DecodeError> {
-        let mut address = None;
-        let mut port = None;
-        let mut family = family;
-        let mut forwarding = None;
-        let mut weight = None;
-        let mut tunnel = Tunnel::default();
-        let (mut upper_threshold, mut lower_threshold) = (0, 0);
-        let (mut active, mut inactive, mut persistent) = (0, 0, 0);
-        let (mut stats, mut stats64) = (None, None);
+        let mut parts = Parts::default();
         for attribute in attribute::read(bytes) {
-            let attribute = attribute.context("destination")?;
-            let value = attribute.value();
-            match attribute.kind {
-                ADDR => address = Some(value),
-                PORT => port = Some(attribute.be16("IPVS_DEST_ATTR_PORT")?),
-                ADDR_FAMILY => {
-                    let name = "IPVS_DEST_ATTR_ADDR_FAMILY";
-                    family = Family::from_number(attribute.u16(name)?, name)?;
-                }
-                FWD_METHOD => forwarding = Some(attribute.u32("IPVS_DEST_ATTR_FWD_METHOD")?),
-                WEIGHT => weight = Some(attribute.u32("IPVS_DEST_ATTR_WEIGHT")?),
-                U_THRESH => upper_threshold = attribute.u32("IPVS_DEST_ATTR_U_THRESH")?,
-                L_THRESH => lower_threshold = attribute.u32("IPVS_DEST_ATTR_L_THRESH")?,
-                ACTIVE_CONNS => active = attribute.u32("IPVS_DEST_ATTR_ACTIVE_CONNS")?,
-                INACT_CONNS => inactive = attribute.u32("IPVS_DEST_ATTR_INACT_CONNS")?,
-                PERSIST_CONNS => persistent = attribute.u32("IPVS_DEST_ATTR_PERSIST_CONNS")?,
-                TUN_TYPE => {
-                    let number = attribute.u8("IPVS_DEST_ATTR_TUN_TYPE")?;
-                    tunnel.kind = TunnelKind::from_number(number);
-                }
-                TUN_PORT => tunnel.port = attribute.be16("IPVS_DEST_ATTR_TUN_PORT")?,
-                TUN_FLAGS => tunnel.flags = attribute.u16("IPVS_DEST_ATTR_TUN_FLAGS")?,
-                STATS => stats = Some(Stats::parse(value)?),
-                STATS64 => stats64 = Some(Stats::parse(value)?),
-                _ => {}
-            }
+            parts.take(&attribute.context("destination")?)?;
         }
-        let bytes = required(address, "IPVS_DEST_ATTR_ADDR")?;
-        let port = required(port, "IPVS_DEST_ATTR_PORT")?;
-        let forwarding = required(forwarding, "IPVS_DEST_ATTR_FWD_METHOD")?;
-        Ok(Self {
+        parts.put_together(family)
+    }
+}
+
+/// The attributes of a destination as they are read, before they are put together.
+#[derive(Default)]
+struct Parts<'a> {
+    family: Option<u16>,
+    address: Option<&'a [u8]>,
+    port: Option<u16>,
+    forwarding: Option<u32>,
+    weight: Option<u32>,
+    upper_threshold: u32,
+    lower_threshold: u32,
+    tunnel: Tunnel,
+    active: u32,
+    inactive: u32,
+    persistent: u32,
+    stats: Option<&'a [u8]>,
+    stats64: Option<&'a [u8]>,
+    unknown: Vec<UnknownAttribute>,
+}
+
+impl<'a> Parts<'a> {
+    fn take(&mut self, attribute: &attribute::Read<'a>) -> Result<(), DecodeError> {
+        let value = attribute.value();
+        match attribute.kind {
+            ADDR => self.address = Some(value),
+            PORT => self.port = Some(attribute.be16("IPVS_DEST_ATTR_PORT")?),
+            ADDR_FAMILY => self.family = Some(attribute.u16("IPVS_DEST_ATTR_ADDR_FAMILY")?),
+            FWD_METHOD => self.forwarding = Some(attribute.u32("IPVS_DEST_ATTR_FWD_METHOD")?),
+            WEIGHT => self.weight = Some(attribute.u32("IPVS_DEST_ATTR_WEIGHT")?),
+            U_THRESH => self.upper_threshold = attribute.u32("IPVS_DEST_ATTR_U_THRESH")?,
+            L_THRESH => self.lower_threshold = attribute.u32("IPVS_DEST_ATTR_L_THRESH")?,
+            ACTIVE_CONNS => self.active = attribute.u32("IPVS_DEST_ATTR_ACTIVE_CONNS")?,
+            INACT_CONNS => self.inactive = attribute.u32("IPVS_DEST_ATTR_INACT_CONNS")?,
+            PERSIST_CONNS => self.persistent = attribute.u32("IPVS_DEST_ATTR_PERSIST_CONNS")?,
+            TUN_TYPE => {
+                let number = attribute.u8("IPVS_DEST_ATTR_TUN_TYPE")?;
+                self.tunnel.kind = TunnelKind::from_number(number);
+            }
+            TUN_PORT => self.tunnel.port = attribute.be16("IPVS_DEST_ATTR_TUN_PORT")?,
+            TUN_FLAGS => {
+                let number = attribute.u16("IPVS_DEST_ATTR_TUN_FLAGS")?;
+                self.tunnel.checksum = TunnelChecksum::from_number(number);
+            }
+            STATS => self.stats = Some(value),
+            STATS64 => self.stats64 = Some(value),
+            _ => self.unknown.push(UnknownAttribute::new(attribute)),
+        }
+        Ok(())
+    }
+
+    fn put_together(self, family: Family) -> Result<Destination, DecodeError> {
+        let family = match self.family {
+            Some(number) => Family::from_number(number, "IPVS_DEST_ATTR_ADDR_FAMILY")?,
+            None => family,
+        };
+        let bytes = required(self.address, "IPVS_DEST_ATTR_ADDR")?;
+        let port = required(self.port, "IPVS_DEST_ATTR_PORT")?;
+        let forwarding = required(self.forwarding, "IPVS_DEST_ATTR_FWD_METHOD")?;
+        Ok(Destination {
             spec: DestinationSpec {
                 address: attribute::socket_address(bytes, port, family, "IPVS_DEST_ATTR_ADDR")?,
                 forwarding: Forwarding::from_number(forwarding),
-                weight: required(weight, "IPVS_DEST_ATTR_WEIGHT")?,
-                upper_threshold,
-                lower_threshold,
-                tunnel,
+                weight: required(self.weight, "IPVS_DEST_ATTR_WEIGHT")?,
+                upper_threshold: self.upper_threshold,
+                lower_threshold: self.lower_threshold,
+                tunnel: self.tunnel,
+                unknown: self.unknown.into(),
             },
-            active,
-            inactive,
-            persistent,
-            // Kernels before 4.1 know only the 32 bit counters.
-            stats: stats64.or(stats).unwrap_or_default(),
+            active: self.active,
+            inactive: self.inactive,
+            persistent: self.persistent,
+            stats: Stats::parse_either(self.stats64, self.stats)?,
         })
     }
 }

@@ -8,18 +8,26 @@
 //! A connection belongs to the network namespace of the thread that opened it.
 
 mod attribute;
+mod change;
 mod client;
 mod destination;
 mod error;
+mod flags;
 mod message;
+mod scheduler;
 mod service;
+mod socket;
 mod stats;
 
+pub use attribute::UnknownAttribute;
+pub use change::Change;
 pub use client::Ipvs;
-pub use destination::{Destination, DestinationSpec, Forwarding, Tunnel, TunnelKind};
-pub use error::{Cause, Error, Operation};
-pub use message::{Info, Timeouts};
-pub use service::{
-    Family, Netmask, Persistence, Protocol, Service, ServiceFlags, ServiceKey, ServiceSpec,
+pub use destination::{
+    Destination, DestinationSpec, Forwarding, Tunnel, TunnelChecksum, TunnelKind,
 };
+pub use error::{Cause, Error, Operation};
+pub use flags::ServiceFlags;
+pub use message::{Info, Timeouts};
+pub use scheduler::Scheduler;
+pub use service::{Family, Netmask, Persistence, Protocol, Service, ServiceKey, ServiceSpec};
 pub use stats::Stats;

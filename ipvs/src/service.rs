@@ -1,11 +1,13 @@
 //! Virtual services.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use netlink_packet_core::{DecodeError, DefaultNla, ErrorContext};
+use netlink_packet_core::{DecodeError, ErrorContext};
 
-use crate::attribute::{self, Attributes, required};
+use crate::attribute::{self, UnknownAttribute, Writer, required};
+use crate::flags::ServiceFlags;
+use crate::scheduler::Scheduler;
 use crate::stats::Stats;
 
 const AF: u16 = 1;
@@ -144,17 +146,26 @@ impl ServiceKey {
         }
     }
 
-    /// The attributes that identify the service, in ipvsadm's order.
-    pub(crate) fn attributes(&self) -> Attributes {
-        let family = attribute::u16(AF, self.family().number());
+    /// The service of packets to `address` of that protocol.
+    pub fn address(protocol: Protocol, address: SocketAddr) -> Self {
+        Self::Address { protocol, address }
+    }
+
+    /// The service of packets of that family with a firewall mark.
+    pub fn mark(family: Family, mark: u32) -> Self {
+        Self::Mark { family, mark }
+    }
+
+    /// Writes the attributes that identify the service, in ipvsadm's order.
+    pub(crate) fn write(&self, writer: &mut Writer<'_>) {
+        writer.u16(AF, self.family().number());
         match *self {
-            Self::Address { protocol, address } => vec![
-                family,
-                attribute::u16(PROTOCOL, protocol.number()),
-                attribute::address(ADDR, address.ip()),
-                attribute::be16(PORT, address.port()),
-            ],
-            Self::Mark { mark, .. } => vec![family, attribute::u32(FWMARK, mark)],
+            Self::Address { protocol, address } => {
+                writer.u16(PROTOCOL, protocol.number());
+                writer.address(ADDR, address.ip());
+                writer.be16(PORT, address.port());
+            }
+            Self::Mark { mark, .. } => writer.u32(FWMARK, mark),
         }
     }
 }
@@ -171,70 +182,45 @@ impl fmt::Display for ServiceKey {
     }
 }
 
-/// `IP_VS_SVC_F_*`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct ServiceFlags(u32);
-
-impl ServiceFlags {
-    /// No flag.
-    pub const NONE: Self = Self(0);
-    /// The service is persistent.
-    pub const PERSISTENT: Self = Self(0x0001);
-    /// The service is in the kernel's table: set by the kernel alone.
-    pub const HASHED: Self = Self(0x0002);
-    /// Each packet is scheduled by itself (UDP).
-    pub const ONE_PACKET: Self = Self(0x0004);
-    /// The scheduler's first flag.
-    pub const SCHED1: Self = Self(0x0008);
-    /// The scheduler's second flag.
-    pub const SCHED2: Self = Self(0x0010);
-    /// The scheduler's third flag.
-    pub const SCHED3: Self = Self(0x0020);
-    /// `mh`: take another destination when the hashed one is unavailable (`ip_vs_mh.c`).
-    pub const MH_FALLBACK: Self = Self::SCHED1;
-    /// `mh`: hash the client's port too (`ip_vs_mh.c`).
-    pub const MH_PORT: Self = Self::SCHED2;
-
-    /// The flags with these bits.
-    pub fn from_bits(bits: u32) -> Self {
-        Self(bits)
-    }
-
-    /// The bits.
-    pub fn bits(self) -> u32 {
-        self.0
-    }
-
-    /// Whether all of `other` is set.
-    pub fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// These flags without `other`.
-    #[must_use]
-    pub fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-}
-
-impl std::ops::BitOr for ServiceFlags {
-    type Output = Self;
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-}
-
-/// The four bytes of `IPVS_SVC_ATTR_NETMASK`: the mask in network order for IPv4, the prefix
-/// length in host order for IPv6.
+/// Which part of a client's address counts for persistence (`IPVS_SVC_ATTR_NETMASK`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Netmask(pub [u8; 4]);
+pub enum Netmask {
+    /// The bits of an IPv4 address that count.
+    V4(Ipv4Addr),
+    /// How many bits of an IPv6 address count; the kernel takes 1 to 128.
+    V6(u32),
+}
 
 impl Netmask {
     /// The mask of one host.
     pub fn host(family: Family) -> Self {
         match family {
-            Family::V4 => Self([0xff; 4]),
-            Family::V6 => Self(128_u32.to_ne_bytes()),
+            Family::V4 => Self::V4(Ipv4Addr::BROADCAST),
+            Family::V6 => Self::V6(128),
+        }
+    }
+
+    /// The mask in network order for IPv4, the prefix length in host order for IPv6.
+    fn bytes(self) -> [u8; 4] {
+        match self {
+            Self::V4(mask) => mask.octets(),
+            Self::V6(prefix) => prefix.to_ne_bytes(),
+        }
+    }
+
+    fn from_bytes(bytes: [u8; 4], family: Family) -> Self {
+        match family {
+            Family::V4 => Self::V4(Ipv4Addr::from(bytes)),
+            Family::V6 => Self::V6(u32::from_ne_bytes(bytes)),
+        }
+    }
+}
+
+impl fmt::Display for Netmask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4(mask) => write!(f, "{mask}"),
+            Self::V6(prefix) => write!(f, "{prefix}"),
         }
     }
 }
@@ -264,50 +250,71 @@ impl Persistence {
 pub struct ServiceSpec {
     /// Its identity.
     pub key: ServiceKey,
-    /// The scheduler's name; `none` for a service without one.
-    pub scheduler: String,
+    /// How it picks a destination.
+    pub scheduler: Scheduler,
     /// Its flags. [`ServiceFlags::HASHED`] is the kernel's and is not written.
     pub flags: ServiceFlags,
     /// Its persistence.
     pub persistence: Persistence,
     /// The persistence engine's name, such as `sip`.
     pub persistence_engine: Option<String>,
+    /// What the kernel said beyond that. It is written back: who changes a service that was read
+    /// keeps it, and so does not reset what only a newer kernel knows.
+    pub unknown: Box<[UnknownAttribute]>,
 }
 
 impl ServiceSpec {
     /// A service without flags or persistence.
-    pub fn new(key: ServiceKey, scheduler: impl Into<String>) -> Self {
+    pub fn new(key: ServiceKey, scheduler: impl Into<Scheduler>) -> Self {
         Self {
             key,
             scheduler: scheduler.into(),
             flags: ServiceFlags::NONE,
             persistence: Persistence::none(key.family()),
             persistence_engine: None,
+            unknown: Box::default(),
         }
     }
 
-    /// All attributes of a service to add or set, in ipvsadm's order.
-    pub(crate) fn attributes(&self) -> Attributes {
-        let mut attributes = self.key.attributes();
-        attributes.push(attribute::string(SCHED_NAME, &self.scheduler));
+    /// The service with these flags as well.
+    #[must_use]
+    pub fn with_flags(mut self, flags: ServiceFlags) -> Self {
+        self.flags = self.flags | flags;
+        self
+    }
+
+    /// The service, persistent: clients that the mask makes equal stick to their destination
+    /// until they were silent for `timeout` seconds.
+    #[must_use]
+    pub fn persistent(mut self, timeout: u32, netmask: Netmask) -> Self {
+        self.flags = self.flags | ServiceFlags::PERSISTENT;
+        self.persistence = Persistence { timeout, netmask };
+        self
+    }
+
+    /// Writes all attributes of a service to add or set, in ipvsadm's order.
+    pub(crate) fn write(&self, writer: &mut Writer<'_>) {
+        self.key.write(writer);
+        writer.string(SCHED_NAME, self.scheduler.name());
         if let Some(name) = &self.persistence_engine {
-            attributes.push(attribute::string(PE_NAME, name));
+            writer.string(PE_NAME, name);
         }
-        attributes.push(flags_attribute(self.flags));
-        attributes.push(attribute::u32(TIMEOUT, self.persistence.timeout));
-        let netmask = self.persistence.netmask.0.to_vec();
-        attributes.push(DefaultNla::new(NETMASK, netmask));
-        attributes
+        write_flags(self.flags, writer);
+        writer.u32(TIMEOUT, self.persistence.timeout);
+        writer.bytes(NETMASK, &self.persistence.netmask.bytes());
+        for unknown in &self.unknown {
+            writer.bytes(unknown.kind, &unknown.value);
+        }
     }
 }
 
 /// `struct ip_vs_flags`: the flags, then the mask of those that are to change. All may change:
 /// the kernel keeps its own flag whatever is written.
-fn flags_attribute(flags: ServiceFlags) -> DefaultNla {
+fn write_flags(flags: ServiceFlags, writer: &mut Writer<'_>) {
+    let mut bytes = [0xff; 8];
     let flags = flags.without(ServiceFlags::HASHED);
-    let mut bytes = flags.bits().to_ne_bytes().to_vec();
-    bytes.extend(u32::MAX.to_ne_bytes());
-    DefaultNla::new(FLAGS, bytes)
+    bytes[..4].copy_from_slice(&flags.bits().to_ne_bytes());
+    writer.bytes(FLAGS, &bytes);
 }
 
 /// A service in the kernel.
@@ -327,17 +334,18 @@ struct Parts<'a> {
     address: Option<&'a [u8]>,
     port: Option<u16>,
     mark: Option<u32>,
-    scheduler: Option<String>,
+    scheduler: Option<Scheduler>,
     flags: Option<u32>,
     timeout: Option<u32>,
     netmask: Option<[u8; 4]>,
     persistence_engine: Option<String>,
-    stats: Option<Stats>,
-    stats64: Option<Stats>,
+    stats: Option<&'a [u8]>,
+    stats64: Option<&'a [u8]>,
+    unknown: Vec<UnknownAttribute>,
 }
 
 impl Service {
-    /// Reads the inside of `IPVS_CMD_ATTR_SERVICE`. Unknown attributes are passed over.
+    /// Reads the inside of `IPVS_CMD_ATTR_SERVICE`.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut parts = Parts::default();
         for attribute in attribute::read(bytes) {
@@ -356,16 +364,19 @@ impl<'a> Parts<'a> {
             ADDR => self.address = Some(value),
             PORT => self.port = Some(attribute.be16("IPVS_SVC_ATTR_PORT")?),
             FWMARK => self.mark = Some(attribute.u32("IPVS_SVC_ATTR_FWMARK")?),
-            SCHED_NAME => self.scheduler = Some(attribute.string("IPVS_SVC_ATTR_SCHED_NAME")?),
+            SCHED_NAME => {
+                let name = attribute.string("IPVS_SVC_ATTR_SCHED_NAME")?;
+                self.scheduler = Some(Scheduler::from(name));
+            }
             FLAGS => self.flags = Some(flags(value)?),
             TIMEOUT => self.timeout = Some(attribute.u32("IPVS_SVC_ATTR_TIMEOUT")?),
             NETMASK => self.netmask = Some(netmask(value)?),
             PE_NAME => {
                 self.persistence_engine = Some(attribute.string("IPVS_SVC_ATTR_PE_NAME")?);
             }
-            STATS => self.stats = Some(Stats::parse(value)?),
-            STATS64 => self.stats64 = Some(Stats::parse(value)?),
-            _ => {}
+            STATS => self.stats = Some(value),
+            STATS64 => self.stats64 = Some(value),
+            _ => self.unknown.push(UnknownAttribute::new(attribute)),
         }
         Ok(())
     }
@@ -385,7 +396,8 @@ impl<'a> Parts<'a> {
                 }
             }
         };
-        let flags = ServiceFlags(required(self.flags, "IPVS_SVC_ATTR_FLAGS")?);
+        let flags = ServiceFlags::from_bits(required(self.flags, "IPVS_SVC_ATTR_FLAGS")?);
+        let netmask = required(self.netmask, "IPVS_SVC_ATTR_NETMASK")?;
         Ok(Service {
             spec: ServiceSpec {
                 key,
@@ -393,12 +405,12 @@ impl<'a> Parts<'a> {
                 flags: flags.without(ServiceFlags::HASHED),
                 persistence: Persistence {
                     timeout: required(self.timeout, "IPVS_SVC_ATTR_TIMEOUT")?,
-                    netmask: Netmask(required(self.netmask, "IPVS_SVC_ATTR_NETMASK")?),
+                    netmask: Netmask::from_bytes(netmask, family),
                 },
                 persistence_engine: self.persistence_engine,
+                unknown: self.unknown.into(),
             },
-            // Kernels before 4.1 know only the 32 bit counters.
-            stats: self.stats64.or(self.stats).unwrap_or_default(),
+            stats: Stats::parse_either(self.stats64, self.stats)?,
         })
     }
 }

@@ -42,9 +42,19 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Reads the 64 bit counters, or where the kernel has none (before Linux 4.1) those of 32
+    /// bits. It sends both, with the same numbers in them, so that one of them is enough.
+    pub(crate) fn parse_either(
+        wide: Option<&[u8]>,
+        narrow: Option<&[u8]>,
+    ) -> Result<Self, DecodeError> {
+        wide.or(narrow)
+            .map_or_else(|| Ok(Self::default()), Self::parse)
+    }
+
     /// Reads the inside of `IPVS_*_ATTR_STATS` or `IPVS_*_ATTR_STATS64`: the same attributes,
     /// of 32 bits (bytes: 64) in the older and of 64 bits in the newer container.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
+    fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut stats = Self::default();
         for attribute in attribute::read(bytes) {
             let attribute = attribute.context("statistics")?;

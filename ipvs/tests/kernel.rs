@@ -13,8 +13,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use isopath_ipvs::{
-    Cause, DestinationSpec, Error, Family, Forwarding, Ipvs, ServiceFlags, ServiceKey, ServiceSpec,
-    Timeouts,
+    Cause, Change, DestinationSpec, Error, Family, Forwarding, Ipvs, Scheduler, ServiceFlags,
+    ServiceKey, ServiceSpec, Timeouts,
 };
 use rustix::thread::{
     CapabilitySet, CapabilitySets, LinkNameSpaceType, capabilities, move_into_link_name_space,
@@ -188,7 +188,7 @@ async fn what_ipvsadm_made_is_read_as_it_is() {
     services.sort_by_key(|service| service.spec.key);
     let keys: Vec<_> = services.iter().map(|service| service.spec.key).collect();
     assert_eq!(keys, [web, six, mark]);
-    assert_eq!(services[0].spec.scheduler, "mh");
+    assert_eq!(services[0].spec.scheduler, Scheduler::Mh);
     assert_eq!(services[0].spec.flags, ServiceFlags::MH_FALLBACK);
     assert_eq!(services[2].spec.flags, ServiceFlags::PERSISTENT);
     assert_eq!(services[2].spec.persistence.timeout, 50);
@@ -200,7 +200,7 @@ async fn what_ipvsadm_made_is_read_as_it_is() {
         lower_threshold: 5,
         ..DestinationSpec::new(address(server), Forwarding::DirectRoute, 4)
     });
-    let specs: Vec<_> = servers.iter().map(|server| server.spec).collect();
+    let specs: Vec<_> = servers.into_iter().map(|server| server.spec).collect();
     assert_eq!(specs, expected, "the kernel's order is last added first");
     let servers = ipvs.destinations(&six).await.unwrap();
     assert_eq!(servers[0].spec.address, address("[2001:db8::2]:80"));
@@ -253,12 +253,100 @@ async fn each_refusal_has_its_own_cause() {
 
     let odd = ServiceSpec::new(key, "nosuch");
     match cause(ipvs.set_service(&odd).await) {
-        Cause::UnknownScheduler(name) => assert_eq!(name, "nosuch"),
+        Cause::UnknownScheduler(scheduler) => assert_eq!(scheduler.name(), "nosuch"),
         other => panic!("{other:?}"),
     }
     let multicast = DestinationSpec::new(address("224.0.0.1:80"), Forwarding::Masquerade, 1);
     let refused = cause(ipvs.add_destination(&key, &multicast).await);
-    assert!(matches!(refused, Cause::Kernel(_)), "{refused:?}");
+    assert!(matches!(refused, Cause::BadAddress), "{refused:?}");
+}
+
+/// A service for each number, with a few real servers.
+fn many(count: u8) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for number in 0..count {
+        let key = ServiceKey::udp(SocketAddr::from(([10, 99, 1, number], 53)));
+        changes.push(Change::AddService(ServiceSpec::new(key, "rr")));
+        for server in 1..=3 {
+            let server = SocketAddr::from(([10, 1, 0, server], 53));
+            let server = DestinationSpec::new(server, Forwarding::DirectRoute, 1);
+            changes.push(Change::AddDestination(key, server));
+        }
+    }
+    changes
+}
+
+#[tokio::test]
+async fn each_of_many_changes_has_its_own_result() {
+    let Some(_namespace) = Namespace::enter("batch") else {
+        return;
+    };
+    let ipvs = Ipvs::connect().await.unwrap();
+    let changes = many(100);
+    for result in ipvs.apply(&changes).await {
+        result.unwrap();
+    }
+    // All are refused at once: more than a window of refusals, each with its request in it.
+    let refused = ipvs.apply(&changes).await;
+    assert_eq!(refused.len(), changes.len());
+    for (result, change) in refused.into_iter().zip(&changes) {
+        let error = result.unwrap_err();
+        assert_eq!(error.operation, change.operation());
+        assert!(matches!(error.cause, Cause::Exists), "{error:?}");
+    }
+    // Refused first, in the midst and last.
+    let key = ServiceKey::udp(address("10.99.1.7:53"));
+    let gone = ServiceKey::udp(address("10.99.1.8:53"));
+    let server = address("10.1.0.1:53");
+    let weight = |weight| DestinationSpec::new(server, Forwarding::DirectRoute, weight);
+    let results = ipvs
+        .apply(&[
+            changes[0].clone(),
+            Change::SetDestination(key, weight(5)),
+            Change::DeleteService(gone),
+            Change::SetDestination(gone, weight(5)),
+            Change::DeleteDestination(key, address("10.1.0.2:53")),
+            Change::DeleteDestination(key, address("10.1.0.2:53")),
+        ])
+        .await;
+    let causes: Vec<_> = results
+        .into_iter()
+        .map(|result| result.map_err(|error| error.cause))
+        .collect();
+    let expected = matches!(
+        causes[..],
+        [
+            Err(Cause::Exists),
+            Ok(()),
+            Ok(()),
+            Err(Cause::NoService),
+            Ok(()),
+            Err(Cause::NoDestination)
+        ]
+    );
+    assert!(expected, "{causes:?}");
+
+    let mut tables = ipvs.tables().await.unwrap();
+    tables.sort_by_key(|(service, _)| service.spec.key);
+    assert_eq!(tables.len(), 99);
+    let (service, servers) = &tables[7];
+    assert_eq!(service.spec.key, key);
+    let servers: Vec<_> = servers
+        .iter()
+        .map(|server| (server.spec.address, server.spec.weight))
+        .collect();
+    assert_eq!(servers, [(address("10.1.0.3:53"), 1), (server, 5)]);
+    let (service, servers) = &tables[50];
+    assert_eq!(&ipvs.service(&service.spec.key).await.unwrap(), service);
+    assert_eq!(
+        &ipvs.destinations(&service.spec.key).await.unwrap(),
+        servers
+    );
+
+    ipvs.zero_service(&key).await.unwrap();
+    ipvs.zero().await.unwrap();
+    ipvs.flush().await.unwrap();
+    assert!(ipvs.tables().await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -302,11 +390,8 @@ async fn a_long_list_arrives_whole_and_connections_are_counted() {
     };
     let ipvs = Ipvs::connect().await.unwrap();
     // More than fits one 32 KiB part of an answer.
-    for number in 0..200_u8 {
-        let key = ServiceKey::udp(SocketAddr::from(([10, 99, 1, number], 53)));
-        ipvs.add_service(&ServiceSpec::new(key, "rr"))
-            .await
-            .unwrap();
+    for result in ipvs.apply(&many(200)).await {
+        result.unwrap();
     }
     assert_eq!(ipvs.services().await.unwrap().len(), 200);
 

@@ -49,12 +49,12 @@ impl Kernel {
         marks: &BTreeMap<u32, Vip>,
     ) -> Result<BTreeMap<ServiceId, ObservedService>, DataplaneError> {
         let mut services = BTreeMap::new();
-        for service in self.ipvs.services().await? {
+        for (service, real_servers) in self.ipvs.tables().await? {
             let Some(id) = service_id(&service.spec.key, marks) else {
                 continue;
             };
             let observed = ObservedService {
-                real_servers: self.ipvs.destinations(&service.spec.key).await?,
+                real_servers,
                 spec: service.spec,
                 stats: service.stats,
             };

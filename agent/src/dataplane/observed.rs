@@ -138,8 +138,8 @@ pub(super) fn service_spec(wanted: &ServiceWanted) -> ServiceSpec {
     let flag = |flag: &SchedulerFlag| match flag {
         SchedulerFlag::MhFallback => ServiceFlags::MH_FALLBACK,
         SchedulerFlag::MhPort => ServiceFlags::MH_PORT,
-        SchedulerFlag::ShFallback => ServiceFlags::SCHED1,
-        SchedulerFlag::ShPort => ServiceFlags::SCHED2,
+        SchedulerFlag::ShFallback => ServiceFlags::SH_FALLBACK,
+        SchedulerFlag::ShPort => ServiceFlags::SH_PORT,
         SchedulerFlag::OnePacket => ServiceFlags::ONE_PACKET,
     };
     let mut flags = wanted
@@ -153,7 +153,7 @@ pub(super) fn service_spec(wanted: &ServiceWanted) -> ServiceSpec {
         let netmask = persistence.netmask.unwrap_or(declare::Netmask::HOST);
         spec.persistence = Persistence {
             timeout: u32::try_from(persistence.timeout.as_secs()).unwrap_or(u32::MAX),
-            netmask: Netmask(netmask.address().octets()),
+            netmask: Netmask::V4(netmask.address()),
         };
     }
     ServiceSpec { flags, ..spec }
@@ -178,10 +178,6 @@ pub(super) fn destination_spec(
     }
 }
 
-/// `IP_VS_TUNNEL_ENCAP_FLAG_CSUM` and `_REMCSUM` of `linux/ip_vs.h`.
-const CSUM: u16 = 1;
-const REMCSUM: u16 = 2;
-
 fn tunnel(declared: declare::Tunnel) -> isopath_ipvs::Tunnel {
     isopath_ipvs::Tunnel {
         kind: match declared.kind {
@@ -190,10 +186,10 @@ fn tunnel(declared: declare::Tunnel) -> isopath_ipvs::Tunnel {
             TunnelKind::Gre => isopath_ipvs::TunnelKind::Gre,
         },
         port: declared.port.unwrap_or(0),
-        flags: match declared.checksum {
-            TunnelChecksum::None => 0,
-            TunnelChecksum::Csum => CSUM,
-            TunnelChecksum::Remcsum => REMCSUM,
+        checksum: match declared.checksum {
+            TunnelChecksum::None => isopath_ipvs::TunnelChecksum::None,
+            TunnelChecksum::Csum => isopath_ipvs::TunnelChecksum::Full,
+            TunnelChecksum::Remcsum => isopath_ipvs::TunnelChecksum::Remote,
         },
     }
 }

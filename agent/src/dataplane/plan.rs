@@ -38,20 +38,20 @@ impl Planner<'_> {
     /// is deleted that still takes connections.
     pub(super) fn plan(&self) -> Vec<Step> {
         let mut steps = Vec::new();
-        if !self.wanted.is_empty() {
+        if *self.wanted != Wanted::default() {
             steps.extend(sysctl::plan(&self.observed.sysctls));
         }
         self.bring_up_interface(&mut steps);
-        for service in self.wanted.services.values() {
+        for service in &self.wanted.services {
             self.bring_up_service(service, &mut steps);
         }
-        let wanted = &self.wanted.services;
+        let wanted: BTreeSet<_> = self.wanted.services.iter().map(|it| it.id).collect();
         let mut staying = BTreeSet::new();
         for id in self.ledger.services.keys() {
             let Some(observed) = self.observed.services.get(id) else {
                 continue;
             };
-            if wanted.contains_key(id) || !self.take_down_service(*id, observed, &mut steps) {
+            if wanted.contains(id) || !self.take_down_service(*id, observed, &mut steps) {
                 staying.insert(id.vip);
             }
         }
@@ -82,8 +82,11 @@ impl Planner<'_> {
     }
 
     fn bring_up_service(&self, wanted: &ServiceWanted, steps: &mut Vec<Step>) {
-        let spec = service_spec(wanted);
+        let mut spec = service_spec(wanted);
         let observed = self.observed.services.get(&wanted.id);
+        if let Some(observed) = observed {
+            spec.unknown.clone_from(&observed.spec.unknown);
+        }
         match observed {
             None => steps.push(Step::AddService(wanted.id, spec)),
             Some(it) if it.spec != spec => steps.push(Step::SetService(wanted.id, spec)),
@@ -165,15 +168,14 @@ impl Planner<'_> {
             };
             let first = DestinationSpec {
                 weight: table,
-                ..spec
+                ..spec.clone()
             };
+            let then = (first != spec).then_some(Step::SetRealServer(wanted.id, spec));
             steps.push(match server {
                 Some(_) => Step::ReinsertRealServer(wanted.id, first),
                 None => Step::AddRealServer(wanted.id, first),
             });
-            if first != spec {
-                steps.push(Step::SetRealServer(wanted.id, spec));
-            }
+            steps.extend(then);
         }
         if held {
             steps.push(Step::ReleaseConnections);
@@ -184,7 +186,10 @@ impl Planner<'_> {
     /// The steps that make a real server in its place what it shall be, if any.
     fn set(&self, wanted: &ServiceWanted, server: &Destination) -> Option<Vec<Step>> {
         let shall = wanted.real_server(server.spec.address)?;
-        let spec = destination_spec(wanted, shall);
+        let spec = DestinationSpec {
+            unknown: server.spec.unknown.clone(),
+            ..destination_spec(wanted, shall)
+        };
         let mut steps = Vec::new();
         let declared = u32::from(shall.weight);
         let in_table = self.table_weight(wanted.id, server);
@@ -197,7 +202,7 @@ impl Planner<'_> {
         {
             let first = DestinationSpec {
                 weight: declared,
-                ..spec
+                ..spec.clone()
             };
             steps.push(Step::SetRealServer(wanted.id, first));
         }
@@ -320,7 +325,7 @@ fn insertions(
 fn without_weight(server: &Destination) -> DestinationSpec {
     DestinationSpec {
         weight: 0,
-        ..server.spec
+        ..server.spec.clone()
     }
 }
 

@@ -37,17 +37,10 @@ fn view(spec: &ServiceSpec, fresh: &[(&DirectorName, &Observed)]) -> ServiceView
         .map(|server| real_server(spec, server, &seen))
         .collect();
     let flags = list(spec.flags()).replace(", ", ",");
-    let scheduler = match spec.persistence {
-        Some(persistence) => {
-            let seconds = persistence.timeout.as_secs();
-            format!("{} {flags} persistent {seconds}s", spec.scheduler)
-        }
-        None => format!("{} {flags}", spec.scheduler),
-    };
     ServiceView {
         service: spec.id(),
         state: state(spec, &seen, &real_servers),
-        scheduler: scheduler.split_whitespace().collect::<Vec<_>>().join(" "),
+        scheduler: format!("{} {flags}", spec.scheduler).trim_end().to_owned(),
         forwarding: spec.forwarding,
         quorum: spec.quorum,
         real_servers,

@@ -1,13 +1,16 @@
 //! Messages captured between ipvsadm 1.31 and Linux 6.1 (little endian): what is asked must be
 //! what ipvsadm asks, and what the kernel answers must be understood.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::destination::{Forwarding, Tunnel};
-use crate::service::{Netmask, Persistence, Protocol, ServiceFlags};
+use crate::attribute::UnknownAttribute;
+use crate::destination::{DestinationSpec, Forwarding, Tunnel, TunnelChecksum, TunnelKind};
+use crate::flags::ServiceFlags;
+use crate::scheduler::Scheduler;
+use crate::service::{Netmask, Persistence, Protocol, ServiceSpec};
 use crate::stats::Stats;
 
 /// The number the family had when the messages were captured.
@@ -22,12 +25,19 @@ fn hex(text: &str) -> Vec<u8> {
     digits.chunks(2).map(pair).collect()
 }
 
-/// A captured message without its netlink header.
-fn captured(text: &str) -> Message {
-    Message {
-        family: FAMILY,
-        bytes: hex(text),
+/// The body of the only request.
+fn body(requests: &Requests) -> &[u8] {
+    match requests.bodies()[..] {
+        [body] => body,
+        ref bodies => panic!("{} requests", bodies.len()),
     }
+}
+
+/// What a change is written as.
+fn changed(change: &Change) -> Vec<u8> {
+    let mut requests = Requests::default();
+    push_change(&mut requests, FAMILY, change);
+    body(&requests).to_vec()
 }
 
 fn address(text: &str) -> SocketAddr {
@@ -41,30 +51,29 @@ fn web() -> ServiceKey {
 #[test]
 fn the_family_is_asked_for_as_ipvsadm_does() {
     let golden = hex("03010000 09000200 49505653 00000000");
-    assert_eq!(Message::get_family().bytes, golden);
+    assert_eq!(body(&get_family()), golden);
 }
 
 #[test]
 fn the_familys_number_is_read_from_the_controllers_answer() {
-    let answer = captured(
+    let answer = hex(
         "01020000 09000200 49505653 00000000 06000100 20000000 08000300 01000000
          08000400 00000000 08000500 06000000",
     );
-    assert_eq!(answer.family_number().unwrap(), FAMILY);
+    assert_eq!(family_number(&answer).unwrap(), FAMILY);
 }
 
 #[test]
 fn a_service_is_added_as_ipvsadm_adds_it() {
     // ipvsadm -A -t 10.99.0.1:80 -s mh -b mh-port,mh-fallback
-    let golden = captured(
+    let golden = hex(
         "01010000 54000180 06000100 02000000 06000200 06000000 14000300 0a630001
          00000000 00000000 00000000 06000400 00500000 07000600 6d680000 0c000700
          18000000 ffffffff 08000800 00000000 08000900 ffffffff",
     );
     let mut spec = ServiceSpec::new(web(), "mh");
     spec.flags = ServiceFlags::MH_FALLBACK | ServiceFlags::MH_PORT;
-    let ours = Message::request(FAMILY, Command::NewService, &service_spec(&spec));
-    assert_eq!(ours, golden);
+    assert_eq!(changed(&Change::AddService(spec)), golden);
 }
 
 #[test]
@@ -77,8 +86,7 @@ fn a_destination_is_added_as_ipvsadm_adds_it() {
          06000e00 00000000 06000f00 00000000 08000500 00000000 08000600 00000000",
     );
     let spec = DestinationSpec::new(address("10.1.0.11:80"), Forwarding::DirectRoute, 3);
-    let attributes = destination_spec(&web(), &spec);
-    assert_eq!(attribute::to_bytes(&attributes[1..]), golden);
+    assert!(changed(&Change::AddDestination(web(), spec)).ends_with(&golden));
 }
 
 #[test]
@@ -94,24 +102,23 @@ fn a_tunnelled_destination_with_thresholds_is_added_as_ipvsadm_adds_it() {
         lower_threshold: 10,
         ..DestinationSpec::new(address("10.1.0.12:80"), Forwarding::Tunnel, 0)
     };
-    let attributes = destination_spec(&web(), &spec);
-    assert_eq!(attribute::to_bytes(&attributes[1..]), golden);
+    assert!(changed(&Change::AddDestination(web(), spec)).ends_with(&golden));
 }
 
 #[test]
 fn destinations_are_asked_for_as_ipvsadm_does() {
-    let by_address = captured(
+    let by_address = hex(
         "08010000 30000180 06000100 02000000 06000200 06000000 14000300 0a630001
          00000000 00000000 00000000 06000400 00500000",
     );
-    let by_mark = captured("08010000 14000180 06000100 02000000 08000500 07000000");
+    let by_mark = hex("08010000 14000180 06000100 02000000 08000500 07000000");
     let mark = ServiceKey::Mark {
         family: Family::V4,
         mark: 7,
     };
     for (key, golden) in [(web(), by_address), (mark, by_mark)] {
-        let ours = Message::request(FAMILY, Command::GetDest, &service_key(&key));
-        assert_eq!(ours, golden, "{key}");
+        let ours = service_request(FAMILY, Command::GetDest, &key);
+        assert_eq!(body(&ours), golden, "{key}");
     }
 }
 
@@ -130,7 +137,7 @@ fn a_service_is_read_from_the_kernels_answer() {
     let head = "01010000 2c010100 06000100 02000000 06000200 06000000 14000300 0a630001 00000000
          00000000 00000000 06000400 00500000 07000600 6d680000 0c000700 1a000000 ffffffff
          08000800 00000000 08000900 ffffffff";
-    let service = captured(&format!("{head}{NO_STATS}")).service().unwrap();
+    let service = service(&hex(&format!("{head}{NO_STATS}"))).unwrap();
     let mut expected = ServiceSpec::new(web(), "mh");
     expected.flags = ServiceFlags::MH_FALLBACK | ServiceFlags::MH_PORT;
     assert_eq!(
@@ -145,19 +152,20 @@ fn a_persistent_fwmark_service_is_read_from_the_kernels_answer() {
     // ipvsadm -A -f 7 -s rr -p 50
     let head = "01010000 10010100 06000100 02000000 08000500 07000000 07000600 72720000 0c000700
          03000000 ffffffff 08000800 32000000 08000900 ffffffff";
-    let service = captured(&format!("{head}{NO_STATS}")).service().unwrap();
+    let service = service(&hex(&format!("{head}{NO_STATS}"))).unwrap();
     let expected = ServiceSpec {
         key: ServiceKey::Mark {
             family: Family::V4,
             mark: 7,
         },
-        scheduler: "rr".to_owned(),
+        scheduler: Scheduler::Rr,
         flags: ServiceFlags::PERSISTENT,
         persistence: Persistence {
             timeout: 50,
-            netmask: Netmask([255; 4]),
+            netmask: Netmask::V4(Ipv4Addr::BROADCAST),
         },
         persistence_engine: None,
+        unknown: Box::default(),
     };
     assert_eq!(service.spec, expected);
 }
@@ -169,12 +177,12 @@ const DESTINATION: &str = "05010000 50010200 14000100 0a01000b 00000000 00000000
 
 #[test]
 fn a_destination_is_read_from_the_kernels_answer() {
-    let answer = captured(&format!("{DESTINATION}{NO_STATS}"));
-    let destination = answer.destination(Family::V4).unwrap();
+    let answer = hex(&format!("{DESTINATION}{NO_STATS}"));
+    let found = destination(&answer, Family::V4).unwrap();
     let spec = DestinationSpec::new(address("10.1.0.11:80"), Forwarding::DirectRoute, 3);
-    assert_eq!(destination.spec, spec);
-    assert_eq!(destination.spec.tunnel, Tunnel::default());
-    assert_eq!((destination.active, destination.inactive), (5, 7));
+    assert_eq!(found.spec, spec);
+    assert_eq!(found.spec.tunnel, Tunnel::default());
+    assert_eq!((found.active, found.inactive), (5, 7));
 }
 
 #[test]
@@ -182,15 +190,15 @@ fn counters_beyond_32_bits_come_from_the_wider_container() {
     let mut wide = NO_STATS.replace("0c000200 00000000 00000000", "0c000200 00000000 01000000");
     wide = wide.replacen("08000200 00000000", "08000200 2a000000", 1);
     let read = |stats: &str| {
-        let answer = captured(&format!("{DESTINATION}{stats}"));
-        answer.destination(Family::V4).unwrap().stats
+        let answer = hex(&format!("{DESTINATION}{stats}"));
+        destination(&answer, Family::V4).unwrap().stats
     };
     assert_eq!(read(&wide).in_packets, 1 << 32);
     let narrow = wide.split("7c000c00").next().unwrap();
-    let mut message = captured(&format!("{DESTINATION}{narrow}"));
+    let mut message = hex(&format!("{DESTINATION}{narrow}"));
     // The nested attribute is 0x7c bytes shorter without the wider container.
-    message.bytes[4..6].copy_from_slice(&(0x150_u16 - 0x7c).to_le_bytes());
-    let stats = message.destination(Family::V4).unwrap().stats;
+    message[4..6].copy_from_slice(&(0x150_u16 - 0x7c).to_le_bytes());
+    let stats = destination(&message, Family::V4).unwrap().stats;
     assert_eq!(
         stats.in_packets, 0x2a,
         "kernels before 4.1 have no wider one"
@@ -198,49 +206,56 @@ fn counters_beyond_32_bits_come_from_the_wider_container() {
 }
 
 #[test]
-fn unknown_attributes_are_passed_over() {
+fn unknown_attributes_are_kept_and_written_back() {
     // Attribute 99 after the known ones, and 98 before the nested one.
-    let mut bytes = hex("05010000 08006200 ffffffff");
+    let mut answer = hex("05010000 08006200 ffffffff");
     let nested = hex(DESTINATION)[8..].to_vec();
     let unknown = hex("05006300 aa000000");
     let length = u16::try_from(4 + nested.len() + unknown.len()).unwrap();
-    bytes.extend(length.to_le_bytes());
-    bytes.extend([2, 0]);
-    bytes.extend(nested);
-    bytes.extend(unknown);
-    let message = Message {
-        family: FAMILY,
-        bytes,
+    answer.extend(length.to_le_bytes());
+    answer.extend([2, 0]);
+    answer.extend(nested);
+    answer.extend(&unknown);
+    let read = destination(&answer, Family::V4).unwrap();
+    assert_eq!(read.spec.weight, 3);
+    let kept = UnknownAttribute {
+        kind: 99,
+        value: [0xaa].into(),
     };
-    let destination = message.destination(Family::V4).unwrap();
-    assert_eq!(destination.spec.weight, 3);
+    assert_eq!(*read.spec.unknown, [kept]);
+    let written = changed(&Change::SetDestination(web(), read.spec.clone()));
+    assert!(written.ends_with(&unknown), "{written:02x?}");
+
+    let mut service_read = ServiceSpec::new(web(), Scheduler::Rr);
+    service_read.unknown = read.spec.unknown.clone();
+    let written = changed(&Change::AddService(service_read.clone()));
+    assert_eq!(service(&written).unwrap().spec, service_read);
 }
 
 #[test]
 fn the_version_and_the_timeouts_are_read() {
-    let info = captured("0e010000 08000100 01020100 08000200 00100000");
+    let info = hex("0e010000 08000100 01020100 08000200 00100000");
     let expected = Info {
         version: (1, 2, 1),
         connection_table_size: 4096,
     };
-    assert_eq!(info.info().unwrap(), expected);
-    let answer = captured("0c010000 08000400 84030000 08000500 78000000 08000600 2c010000");
+    assert_eq!(super::info(&info).unwrap(), expected);
+    let answer = hex("0c010000 08000400 84030000 08000500 78000000 08000600 2c010000");
     let expected = Timeouts {
         tcp: 900,
         tcp_fin: 120,
         udp: 300,
     };
-    assert_eq!(answer.timeouts().unwrap(), expected);
+    assert_eq!(timeouts(&answer).unwrap(), expected);
     // ipvsadm --set 900 120 300 sends exactly what it reads.
-    let ours = Message::request(FAMILY, Command::SetConfig, &timeouts(expected));
-    assert_eq!(ours, answer);
+    assert_eq!(body(&set_timeouts(FAMILY, expected)), answer);
 }
 
 #[test]
 fn what_is_missing_or_malformed_is_named() {
-    let service = |text: &str| captured(text).service().unwrap_err().to_string();
+    let service = |text: &str| service(&hex(text)).unwrap_err().to_string();
     let destination = |text: &str| {
-        let error = captured(text).destination(Family::V4).unwrap_err();
+        let error = destination(&hex(text), Family::V4).unwrap_err();
         error.to_string()
     };
     let cases = [
@@ -279,10 +294,9 @@ fn what_is_missing_or_malformed_is_named() {
 
 fn any_service() -> impl Strategy<Value = ServiceSpec> {
     let address = prop_oneof![
-        any::<(u32, u16)>()
-            .prop_map(|(ip, port)| SocketAddr::new(std::net::Ipv4Addr::from(ip).into(), port)),
+        any::<(u32, u16)>().prop_map(|(ip, port)| SocketAddr::new(Ipv4Addr::from(ip).into(), port)),
         any::<(u128, u16)>()
-            .prop_map(|(ip, port)| SocketAddr::new(std::net::Ipv6Addr::from(ip).into(), port)),
+            .prop_map(|(ip, port)| SocketAddr::new(Ipv6Addr::from(ip).into(), port)),
     ];
     let protocol = prop_oneof![
         Just(Protocol::Tcp),
@@ -298,17 +312,60 @@ fn any_service() -> impl Strategy<Value = ServiceSpec> {
             mark,
         }),
     ];
+    let scheduler = prop_oneof![
+        proptest::sample::select(Scheduler::ALL.to_vec()),
+        "[a-z]{1,15}".prop_map(Scheduler::from),
+    ];
     let engine = proptest::option::of("[a-z]{1,15}");
-    (key, "[a-z]{1,15}", any::<(u32, u32, [u8; 4])>(), engine).prop_map(
-        |(key, scheduler, (flags, timeout, netmask), persistence_engine)| ServiceSpec {
-            key,
-            scheduler,
+    let numbers = any::<(u32, u32, u32)>();
+    (key, scheduler, numbers, engine, any_unknown()).prop_map(
+        |(key, scheduler, (flags, timeout, netmask), persistence_engine, unknown)| ServiceSpec {
             flags: ServiceFlags::from_bits(flags).without(ServiceFlags::HASHED),
             persistence: Persistence {
                 timeout,
-                netmask: Netmask(netmask),
+                netmask: match key.family() {
+                    Family::V4 => Netmask::V4(Ipv4Addr::from(netmask)),
+                    Family::V6 => Netmask::V6(netmask),
+                },
             },
             persistence_engine,
+            unknown,
+            ..ServiceSpec::new(key, scheduler)
+        },
+    )
+}
+
+fn any_unknown() -> impl Strategy<Value = Box<[UnknownAttribute]>> {
+    let value = proptest::collection::vec(any::<u8>(), 0..9);
+    let one = (100..0x4000_u16, value).prop_map(|(kind, value)| UnknownAttribute {
+        kind,
+        value: value.into(),
+    });
+    proptest::collection::vec(one, 0..3).prop_map(Into::into)
+}
+
+fn any_destination() -> impl Strategy<Value = DestinationSpec> {
+    let address = prop_oneof![
+        any::<u32>().prop_map(|ip| std::net::IpAddr::V4(ip.into())),
+        any::<u128>().prop_map(|ip| std::net::IpAddr::V6(ip.into())),
+    ];
+    let numbers = any::<(u16, u32, u32, u32)>();
+    let tunnel = (any::<u8>(), any::<u16>(), any::<u16>());
+    (address, numbers, 0..8_u32, tunnel, any_unknown()).prop_map(
+        |(ip, (port, weight, upper_threshold, lower_threshold), method, tunnel, unknown)| {
+            DestinationSpec {
+                address: SocketAddr::new(ip, port),
+                forwarding: Forwarding::from_number(method),
+                weight,
+                upper_threshold,
+                lower_threshold,
+                tunnel: Tunnel {
+                    kind: TunnelKind::from_number(tunnel.0),
+                    port: tunnel.1,
+                    checksum: TunnelChecksum::from_number(tunnel.2),
+                },
+                unknown,
+            }
         },
     )
 }
@@ -317,46 +374,29 @@ proptest! {
     #[test]
     fn a_service_survives_being_written_and_read(spec in any_service()) {
         // The kernel answers with the command and attributes that add a service.
-        let message = Message::request(FAMILY, Command::NewService, &service_spec(&spec));
-        prop_assert_eq!(message.service().unwrap().spec, spec);
+        let written = changed(&Change::AddService(spec.clone()));
+        prop_assert_eq!(service(&written).unwrap().spec, spec);
     }
 
     #[test]
-    fn a_destination_survives_being_written_and_read(
-        ip in any::<u32>(),
-        (port, weight, upper, lower) in any::<(u16, u32, u32, u32)>(),
-        (method, kind, tunnel_port, flags) in (0..8_u32, any::<u8>(), any::<u16>(), any::<u16>()),
-    ) {
-        let spec = DestinationSpec {
-            address: SocketAddr::new(std::net::Ipv4Addr::from(ip).into(), port),
-            forwarding: Forwarding::from_number(method),
-            weight,
-            upper_threshold: upper,
-            lower_threshold: lower,
-            tunnel: Tunnel {
-                kind: crate::destination::TunnelKind::from_number(kind),
-                port: tunnel_port,
-                flags,
-            },
-        };
-        let message = Message::request(FAMILY, Command::NewDest, &destination_spec(&web(), &spec));
-        prop_assert_eq!(message.destination(Family::V4).unwrap().spec, spec);
+    fn a_destination_survives_being_written_and_read(spec in any_destination()) {
+        let written = changed(&Change::AddDestination(web(), spec.clone()));
+        prop_assert_eq!(destination(&written, Family::V4).unwrap().spec, spec);
     }
 
     #[test]
     fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let message = Message { family: FAMILY, bytes };
         // Only that these return matters.
-        drop((message.service(), message.destination(Family::V6), message.info()));
-        drop((message.timeouts(), message.family_number()));
+        drop((service(&bytes), destination(&bytes, Family::V6), info(&bytes)));
+        drop((timeouts(&bytes), family_number(&bytes)));
     }
 
     #[test]
     fn a_damaged_answer_never_panics(at in 0..200_usize, byte in any::<u8>(), cut in 0..340_usize) {
-        let mut message = captured(&format!("{DESTINATION}{NO_STATS}"));
-        message.bytes[at] = byte;
-        drop(message.destination(Family::V4));
-        message.bytes.truncate(cut);
-        drop(message.destination(Family::V4));
+        let mut answer = hex(&format!("{DESTINATION}{NO_STATS}"));
+        answer[at] = byte;
+        drop(destination(&answer, Family::V4));
+        answer.truncate(cut);
+        drop(destination(&answer, Family::V4));
     }
 }

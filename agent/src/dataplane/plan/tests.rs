@@ -1,9 +1,8 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use isopath_api::declare::{Forwarding, Lvs, Scheduler, SchedulerFlag};
+use isopath_api::declare::{Forwarding, Scheduler, SchedulerFlag};
 use isopath_api::ids::{Protocol, RealServerId, ServiceId, Vip};
 use isopath_ipvs::{Destination, DestinationSpec, ServiceSpec};
 use proptest::prelude::*;
@@ -121,11 +120,11 @@ impl Model {
                 assert_eq!(service.real_servers, [], "{id} goes with real servers");
             }
             Step::HoldConnections | Step::ReleaseConnections => {}
-            Step::AddRealServer(id, spec) => self.insert(*id, destination(*spec)),
+            Step::AddRealServer(id, spec) => self.insert(*id, destination(spec.clone())),
             Step::ReinsertRealServer(id, spec) => {
                 let before = self.remove(*id, spec.address);
                 let server = Destination {
-                    spec: *spec,
+                    spec: spec.clone(),
                     ..before
                 };
                 self.insert(*id, server);
@@ -136,7 +135,7 @@ impl Model {
                 }
                 let mut servers = self.service(*id).real_servers.iter_mut();
                 let server = servers.find(|it| it.spec.address == spec.address);
-                server.unwrap().spec = *spec;
+                server.unwrap().spec = spec.clone();
             }
             Step::DeleteRealServer(id, address) => {
                 let server = self.remove(*id, *address);
@@ -252,14 +251,8 @@ fn web(scheduler: Scheduler, servers: &[u8]) -> Wanted {
     };
     Wanted {
         vips: [vip(1)].into(),
-        services: [(service.id, Arc::new(service))].into(),
-        lvs: Lvs::default(),
+        services: vec![service],
     }
-}
-
-/// The only service of [`web`].
-fn only(wanted: &mut Wanted) -> &mut ServiceWanted {
-    Arc::make_mut(wanted.services.get_mut(&service_id(1)).unwrap())
 }
 
 /// The kinds of the steps, for tests that are about the order alone.
@@ -430,14 +423,14 @@ fn insertions_keep_as_much_of_the_kernels_list_as_can_stay() {
 fn a_real_server_that_is_dead_when_it_is_added_is_in_mhs_table() {
     let id = service_id(1);
     let mut wanted = web(Scheduler::Mh, &[1, 2]);
-    only(&mut wanted).real_servers[1] = server(2, 5, 0);
+    wanted.services[0].real_servers[1] = server(2, 5, 0);
     let mut model = Model::new();
     model.reconcile(&wanted);
     assert_eq!(model.weight(id, 2), 0);
     assert_eq!(model.table[&(id, server_address(2))], 5);
 
     // A declared weight that changes meanwhile changes the table on every director.
-    only(&mut wanted).real_servers[1] = server(2, 7, 0);
+    wanted.services[0].real_servers[1] = server(2, 7, 0);
     model.reconcile(&wanted);
     assert_eq!(model.weight(id, 2), 0);
     assert_eq!(model.table[&(id, server_address(2))], 7);
@@ -450,7 +443,7 @@ fn a_dead_real_server_keeps_its_place_and_is_no_removal() {
     let mut wanted = web(Scheduler::Mh, &[1, 2]);
     let mut model = Model::new();
     model.reconcile(&wanted);
-    only(&mut wanted).real_servers[1].effective_weight = 0;
+    wanted.services[0].real_servers[1].effective_weight = 0;
     let steps = model.reconcile(&wanted);
     let dead = DestinationSpec::new(server_address(2), isopath_ipvs::Forwarding::DirectRoute, 0);
     assert_eq!(steps, [Step::SetRealServer(id, dead)]);
@@ -569,15 +562,14 @@ fn any_wanted() -> impl Strategy<Value = Wanted> {
         },
     );
     proptest::collection::btree_map(1..5_u8, service, 0..4).prop_map(|services| {
-        let services = services.into_iter().map(|(number, service)| {
-            let id = service_id(number);
-            (id, Arc::new(ServiceWanted { id, ..service }))
+        let services = services.into_iter().map(|(number, service)| ServiceWanted {
+            id: service_id(number),
+            ..service
         });
-        let services: BTreeMap<_, _> = services.collect();
+        let services: Vec<_> = services.collect();
         Wanted {
-            vips: services.keys().map(|id| id.vip).collect(),
+            vips: services.iter().map(|service| service.id.vip).collect(),
             services,
-            lvs: Lvs::default(),
         }
     })
 }
@@ -587,11 +579,12 @@ fn check(model: &Model, wanted: &Wanted) {
     let interface = model.observed.interfaces.get(INTERFACE);
     let vips = interface.map(|it| it.vips.clone()).unwrap_or_default();
     assert_eq!(vips, wanted.vips);
-    let kernel: Vec<_> = model.observed.services.keys().collect();
-    assert_eq!(kernel, wanted.services.keys().collect::<Vec<_>>());
-    for service in wanted.services.values() {
+    let ids = |services: &[ServiceWanted]| -> Vec<_> { services.iter().map(|it| it.id).collect() };
+    let kernel: Vec<_> = model.observed.services.keys().copied().collect();
+    assert_eq!(kernel, ids(&wanted.services));
+    for service in &wanted.services {
         let observed = &model.observed.services[&service.id];
-        assert_eq!(observed.spec.scheduler, service.scheduler.as_str());
+        assert_eq!(observed.spec.scheduler.name(), service.scheduler.as_str());
         let mut shall: Vec<_> = service
             .real_servers
             .iter()
