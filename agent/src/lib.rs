@@ -13,6 +13,8 @@
 //! - [`socket`] and [`metrics`]: what operators and Prometheus ask;
 //! - [`overrides`] and [`store`]: what outlives the process;
 //! - [`run`]: all of it put together.
+//!
+//! On a real server none of these runs; [`real_server`] sets one up and ends.
 
 pub mod control;
 pub mod controller_link;
@@ -23,6 +25,7 @@ pub mod health;
 pub mod kernel;
 pub mod metrics;
 pub mod overrides;
+pub mod real_server;
 pub mod run;
 pub mod socket;
 pub mod speaker_link;

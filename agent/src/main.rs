@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use isopath_agent::real_server::command::Verb;
 use isopath_agent::run::{Options, read_file, run, summary};
 use tracing_subscriber::EnvFilter;
 
@@ -22,6 +23,17 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Director(Director),
+    /// Sets this host up as a real server, takes that away, or says what is wrong with it.
+    RealServer {
+        #[command(subcommand)]
+        verb: Verb,
+    },
+}
+
+#[derive(Subcommand)]
+enum Director {
     /// Runs until SIGTERM; SIGHUP rereads VIPs and services from the file.
     Run {
         /// The director's file.
@@ -40,8 +52,21 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let (Command::Run { config, .. } | Command::Check { config }) = &arguments.command;
+    match Arguments::parse().command {
+        Command::Director(command) => director(command),
+        Command::RealServer { verb } => match verb.run() {
+            Ok(code) => code,
+            Err(error) => {
+                let code = error.exit_code();
+                eprintln!("{:#}", anyhow::Error::new(error));
+                code
+            }
+        },
+    }
+}
+
+fn director(command: Director) -> ExitCode {
+    let (Director::Run { config, .. } | Director::Check { config }) = &command;
     let file = match read_file(config) {
         Ok(file) => file,
         Err(error) => {
@@ -49,9 +74,9 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let result = match arguments.command {
-        Command::Check { .. } => print(&summary(&file)),
-        Command::Run { config, no_speaker } => start(
+    let result = match command {
+        Director::Check { .. } => print(&summary(&file)),
+        Director::Run { config, no_speaker } => start(
             file,
             Options {
                 config,

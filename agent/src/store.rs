@@ -106,6 +106,19 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         .map_err(StoreError::io("sync", directory))
 }
 
+/// Removes a file, which need not be there.
+///
+/// # Errors
+/// It cannot be removed.
+pub fn remove(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(StoreError::io("remove", path)(error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// The identity that is made once and kept in the state directory: it tells two directors apart
 /// that were given one name.
 ///

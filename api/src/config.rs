@@ -512,7 +512,7 @@ impl InterfaceConfig {
 }
 
 /// Whether the kernel could call an interface so. IFNAMSIZ in linux/if.h is 16, the NUL included.
-fn is_interface_name(name: &str) -> bool {
+pub(crate) fn is_interface_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 15 && !name.contains(['/', ' '])
 }
 

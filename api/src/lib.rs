@@ -20,6 +20,7 @@ pub mod interface;
 pub mod observed;
 pub mod paths;
 pub mod problem;
+pub mod real_server;
 pub mod reason;
 pub mod speaker;
 pub mod view;

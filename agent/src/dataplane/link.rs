@@ -17,14 +17,12 @@ use super::observed::ObservedInterface;
 const HOST: u8 = 32;
 
 /// The interfaces and addresses of this network namespace.
-pub(super) struct Links(Handle);
+pub(crate) struct Links(Handle);
 
 impl Links {
     /// Opens a socket. The task behind it ends when this is dropped.
-    pub(super) fn connect() -> Result<Self, DataplaneError> {
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(DataplaneError::Open)?;
-        tokio::spawn(connection);
-        Ok(Self(handle))
+    pub(crate) fn connect() -> Result<Self, DataplaneError> {
+        Ok(Self(connect()?))
     }
 
     /// Reads those of the named interfaces that exist.
@@ -57,7 +55,7 @@ impl Links {
     }
 
     /// Makes a dummy interface, up.
-    pub(super) async fn add(&self, name: &str) -> Result<(), DataplaneError> {
+    pub(crate) async fn add(&self, name: &str) -> Result<(), DataplaneError> {
         let message = LinkDummy::new(name).up().build();
         match self.0.link().add(message).execute().await {
             Err(error) if errno(&error) == Some(Errno::OPNOTSUPP) => {
@@ -68,7 +66,7 @@ impl Links {
     }
 
     /// Sets an interface up.
-    pub(super) async fn raise(&self, name: &str) -> Result<(), DataplaneError> {
+    pub(crate) async fn raise(&self, name: &str) -> Result<(), DataplaneError> {
         let index = self.index(name).await?;
         let message = LinkUnspec::new_with_index(index).up().build();
         let request = self.0.link().change(message);
@@ -79,7 +77,7 @@ impl Links {
     }
 
     /// Deletes an interface.
-    pub(super) async fn remove(&self, name: &str) -> Result<(), DataplaneError> {
+    pub(crate) async fn remove(&self, name: &str) -> Result<(), DataplaneError> {
         let index = self.index(name).await?;
         let request = self.0.link().del(index);
         request
@@ -89,7 +87,7 @@ impl Links {
     }
 
     /// Puts a VIP on an interface.
-    pub(super) async fn add_vip(&self, name: &str, vip: Vip) -> Result<(), DataplaneError> {
+    pub(crate) async fn add_vip(&self, name: &str, vip: Vip) -> Result<(), DataplaneError> {
         let index = self.index(name).await?;
         let request = self.0.address().add(index, IpAddr::V4(vip.0), HOST);
         request
@@ -99,7 +97,7 @@ impl Links {
     }
 
     /// Takes a VIP off an interface.
-    pub(super) async fn remove_vip(&self, name: &str, vip: Vip) -> Result<(), DataplaneError> {
+    pub(crate) async fn remove_vip(&self, name: &str, vip: Vip) -> Result<(), DataplaneError> {
         let index = self.index(name).await?;
         for address in self.addresses(name, index).await? {
             if local(&address) == Some(IpAddr::V4(vip.0)) && address.header.prefix_len == HOST {
@@ -138,11 +136,19 @@ impl Links {
     }
 }
 
-fn failed(what: String) -> impl FnOnce(rtnetlink::Error) -> DataplaneError {
+/// Opens a socket to the kernel's routing side; the task behind it ends when the handle is
+/// dropped.
+pub(crate) fn connect() -> Result<Handle, DataplaneError> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(DataplaneError::Open)?;
+    tokio::spawn(connection);
+    Ok(handle)
+}
+
+pub(crate) fn failed(what: String) -> impl FnOnce(rtnetlink::Error) -> DataplaneError {
     move |source| DataplaneError::Link { what, source }
 }
 
-fn errno(error: &rtnetlink::Error) -> Option<Errno> {
+pub(crate) fn errno(error: &rtnetlink::Error) -> Option<Errno> {
     match error {
         rtnetlink::Error::NetlinkError(message) => Some(Errno::from_raw_os_error(
             message.raw_code().saturating_abs(),
@@ -152,7 +158,7 @@ fn errno(error: &rtnetlink::Error) -> Option<Errno> {
 }
 
 /// The interface's own address; `IFA_ADDRESS` is the peer's where there is one.
-fn local(address: &AddressMessage) -> Option<IpAddr> {
+pub(crate) fn local(address: &AddressMessage) -> Option<IpAddr> {
     address
         .attributes
         .iter()

@@ -23,7 +23,7 @@
 mod error;
 mod kernel;
 mod ledger;
-mod link;
+pub(crate) mod link;
 mod observed;
 mod plan;
 mod programmer;

@@ -25,7 +25,7 @@ pub(super) const SCRIPT_FILE: &str = "guest.sh";
 pub(super) const CARD: &str = "52:54:00:69:73:6f";
 
 /// What the kernel does not have built in.
-const MODULES: [&str; 12] = [
+const MODULES: [&str; 15] = [
     "ip_vs",
     "ip_vs_rr",
     "ip_vs_wrr",
@@ -37,6 +37,9 @@ const MODULES: [&str; 12] = [
     "veth",
     "bridge",
     "ipip",
+    "ip_gre",
+    "fou",
+    "nf_tables",
     "virtio_net",
 ];
 

@@ -1,0 +1,193 @@
+//! Two network namespaces on one wire: a real server, and a neighbour that plays its network.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tempfile::TempDir;
+
+/// The real server's address; the neighbour has 10.1.0.1.
+pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 11);
+
+/// The VIP.
+pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+
+/// A real server and its neighbour.
+pub(crate) struct Pair {
+    pub(crate) server: String,
+    pub(crate) neighbour: String,
+    pub(crate) state: TempDir,
+}
+
+/// A line that the test harness does not keep to itself.
+pub(crate) fn skipped(name: &str, why: &str) {
+    let line = format!("SKIPPED: {name}: {why}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
+impl Pair {
+    /// Makes the two, or says why the test is skipped.
+    pub(crate) fn new(name: &str) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            skipped(name, "network namespaces need root");
+            return None;
+        }
+        let namespace = |role: &str| format!("rs-{}-{name}-{role}", std::process::id());
+        let pair = Self {
+            server: namespace("a"),
+            neighbour: namespace("b"),
+            state: TempDir::new().unwrap(),
+        };
+        run(&format!("ip netns add {}", pair.server));
+        run(&format!("ip netns add {}", pair.neighbour));
+        for line in [
+            format!(
+                "ip -n {} link add eth0 type veth peer name eth0 netns {}",
+                pair.server, pair.neighbour
+            ),
+            format!("ip -n {} address add {SERVER}/24 dev eth0", pair.server),
+            format!("ip -n {} address add 10.1.0.1/24 dev eth0", pair.neighbour),
+            format!("ip -n {} link set lo up", pair.server),
+            format!("ip -n {} link set eth0 up", pair.server),
+            format!("ip -n {} link set eth0 up", pair.neighbour),
+            format!("ip -n {} route add {VIP}/32 dev eth0", pair.neighbour),
+        ] {
+            run(&line);
+        }
+        Some(pair)
+    }
+
+    /// Runs `isopath-agent real-server` in the server's namespace on a file of these lines.
+    pub(crate) fn command(&self, words: &str, file: &str) -> Output {
+        let path = self.state.path().join("rs.toml");
+        let state = self.state.path().join("state");
+        let text = format!("[real_server]\nstate_dir = {state:?}\n{file}");
+        std::fs::write(&path, text).unwrap();
+        Command::new("ip")
+            .args(["netns", "exec", &self.server])
+            .arg(env!("CARGO_BIN_EXE_isopath-agent"))
+            .arg("real-server")
+            .args(words.split_whitespace())
+            .arg("--config")
+            .arg(&path)
+            .output()
+            .unwrap()
+    }
+
+    /// The same, which must end with this status: its lines.
+    pub(crate) fn lines(&self, words: &str, file: &str, status: i32) -> Vec<String> {
+        let output = self.command(words, file);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{words}: {text}{error}");
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// The file that is written before anything is changed.
+    pub(crate) fn ledger(&self) -> PathBuf {
+        self.state.path().join("state/real-server.json")
+    }
+
+    /// Runs `work` on a thread in a namespace.
+    pub(crate) fn within<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> T {
+        let file = File::open(format!("/run/netns/{namespace}")).unwrap();
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+                work()
+            });
+            thread.join().unwrap()
+        })
+    }
+
+    /// Sets a sysctl of the server.
+    pub(crate) fn set(&self, key: &str, value: &str) {
+        let path = Path::new("/proc/sys").join(key);
+        Self::within(&self.server, || std::fs::write(&path, value)).unwrap();
+    }
+
+    /// All that the server's kernel has of addresses, routes, rules and sysctls.
+    pub(crate) fn dump(&self) -> String {
+        let mut dump = String::new();
+        for what in ["-details link", "address", "rule", "route show table all"] {
+            dump.push_str(&run(&format!("ip -n {} {what}", self.server)));
+        }
+        let sysctls = Self::within(&self.server, || {
+            let mut sysctls = BTreeMap::new();
+            read_all(Path::new("/proc/sys/net/ipv4"), &mut sysctls);
+            sysctls
+        });
+        for (path, value) in sysctls {
+            writeln!(dump, "{} = {value}", path.display()).unwrap();
+        }
+        dump
+    }
+
+    /// Whether anybody answers the neighbour's question who has the VIP.
+    pub(crate) fn answers_arp(&self) -> bool {
+        let neighbour = &self.neighbour;
+        run(&format!("ip -n {neighbour} neighbour flush dev eth0"));
+        Self::within(neighbour, || {
+            // Three questions, a tenth of a second apart; the answer comes at once or never.
+            std::fs::write("/proc/sys/net/ipv4/neigh/eth0/retrans_time_ms", "100").unwrap();
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.send_to(b"?", (VIP, 9)).unwrap();
+        });
+        until("an answer, or the end of the questions", || {
+            let entry = run(&format!("ip -n {neighbour} neighbour show {VIP}"));
+            if entry.contains("lladdr") {
+                return Some(true);
+            }
+            entry.contains("FAILED").then_some(false)
+        })
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        for namespace in [&self.server, &self.neighbour] {
+            run(&format!("ip netns delete {namespace}"));
+        }
+    }
+}
+
+/// Asks again and again until there is an answer.
+pub(crate) fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(answer) = probe() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited too long for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn read_all(directory: &Path, into: &mut BTreeMap<PathBuf, String>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            read_all(&path, into);
+        } else if let Ok(text) = std::fs::read_to_string(&path) {
+            // Some can only be written.
+            into.insert(path, text.trim().to_owned());
+        }
+    }
+}
+
+/// Runs a command and returns what it printed.
+pub(crate) fn run(command: &str) -> String {
+    let mut words = command.split_whitespace();
+    let mut program = Command::new(words.next().unwrap());
+    let output = program.args(words).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
