@@ -139,6 +139,14 @@ impl Namespace {
             .with_context(|| format!("setting {name} = {value} in namespace {}", self.name))
     }
 
+    /// Ends every process in the namespace by SIGKILL, as a cut of the power does.
+    ///
+    /// # Errors
+    /// The kernel does not say which they are, or one cannot be signalled.
+    pub fn kill_all(&self) -> Result<()> {
+        crate::registry::kill_all(&path(&self.name))
+    }
+
     /// Runs a command in the namespace to its end.
     ///
     /// # Errors

@@ -330,19 +330,7 @@ fn clean(name: &str, record: &Record) -> Result<()> {
         if !path.exists() {
             continue;
         }
-        wait::until(
-            format_args!("no process in namespace {namespace}"),
-            CLEANING,
-            || {
-                let left = processes_in(&path)?;
-                for &pid in &left {
-                    end(pid, Signal::KILL)?;
-                }
-                Ok(Probe::when(left.is_empty(), (), || {
-                    format!("processes {left:?}")
-                }))
-            },
-        )?;
+        kill_all(&path)?;
         crate::netns::delete(namespace)?;
     }
     for path in record.paths.iter().chain([&record_path(name)]) {
@@ -359,6 +347,23 @@ fn clean(name: &str, record: &Record) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Ends every process in the namespace by SIGKILL and waits until they are gone.
+pub(crate) fn kill_all(namespace: &Path) -> Result<()> {
+    wait::until(
+        format_args!("no process in {}", namespace.display()),
+        CLEANING,
+        || {
+            let left = processes_in(namespace)?;
+            for &pid in &left {
+                end(pid, Signal::KILL)?;
+            }
+            Ok(Probe::when(left.is_empty(), (), || {
+                format!("processes {left:?}")
+            }))
+        },
+    )
 }
 
 /// The processes whose main thread is in the namespace: this one's never is.

@@ -240,7 +240,8 @@ fn parse(datagram: &[u8], at: Instant) -> Result<Vec<RouteChange>> {
     Ok(changes)
 }
 
-fn destination(route: &RouteMessage) -> Option<(Ipv4Addr, u8)> {
+/// Where a route leads, and the length of that; nothing for a default route.
+pub(crate) fn destination(route: &RouteMessage) -> Option<(Ipv4Addr, u8)> {
     let destination = route
         .attributes
         .iter()
@@ -251,7 +252,8 @@ fn destination(route: &RouteMessage) -> Option<(Ipv4Addr, u8)> {
     Some((destination, route.header.destination_prefix_length))
 }
 
-fn next_hops(route: &RouteMessage) -> BTreeSet<Ipv4Addr> {
+/// The gateways of a route, of one or several paths.
+pub(crate) fn next_hops(route: &RouteMessage) -> BTreeSet<Ipv4Addr> {
     let gateways = |attributes: &[RouteAttribute]| {
         let mut found = BTreeSet::new();
         for attribute in attributes {

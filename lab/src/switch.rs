@@ -13,6 +13,7 @@ use isopath_api::ids::{AreaId, RouterId, Vip};
 use serde::Serialize;
 
 use crate::auth::Auth;
+use crate::fib;
 use crate::netns::Namespace;
 use crate::process::Process;
 use crate::route_monitor::RouteMonitor;
@@ -111,6 +112,15 @@ pub(crate) struct SwitchConfig {
     pub(crate) max_paths: u16,
 }
 
+/// Where a switch's configuration comes from.
+#[derive(Debug)]
+enum Source {
+    /// It is made.
+    Made(SwitchConfig),
+    /// It is the text of somebody's file for FRR's ospfd.
+    Frr(String),
+}
+
 /// A next hop in a switch's FIB.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NextHop {
@@ -141,16 +151,25 @@ impl SwitchNeighbor {
 pub struct Switch {
     namespace: Namespace,
     directory: PathBuf,
-    config: SwitchConfig,
+    source: Source,
     processes: Vec<Process>,
 }
 
 impl Switch {
     pub(crate) fn new(namespace: Namespace, directory: PathBuf, config: SwitchConfig) -> Self {
+        Self::from_source(namespace, directory, Source::Made(config))
+    }
+
+    /// A switch that runs FRR on this configuration of ospfd, word for word, and without BFD.
+    pub(crate) fn with_frr_file(namespace: Namespace, directory: PathBuf, text: String) -> Self {
+        Self::from_source(namespace, directory, Source::Frr(text))
+    }
+
+    fn from_source(namespace: Namespace, directory: PathBuf, source: Source) -> Self {
         Self {
             namespace,
             directory,
-            config,
+            source,
             processes: Vec::new(),
         }
     }
@@ -171,7 +190,10 @@ impl Switch {
 
     /// Its suite.
     pub fn kind(&self) -> SwitchKind {
-        self.config.kind
+        match &self.source {
+            Source::Made(config) => config.kind,
+            Source::Frr(_) => SwitchKind::Frr,
+        }
     }
 
     /// Starts its suite and waits until that answers.
@@ -182,21 +204,23 @@ impl Switch {
         if !self.processes.is_empty() {
             bail!("the switch runs already");
         }
-        let started = match self.config.kind {
-            SwitchKind::Frr => frr::start(&self.namespace, &self.directory, &self.config),
-            SwitchKind::Bird => bird::start(&self.namespace, &self.directory, &self.config),
+        let (namespace, directory, kind) = (&self.namespace, &self.directory, self.kind());
+        let started = match &self.source {
+            Source::Made(config) => match config.kind {
+                SwitchKind::Frr => frr::start(namespace, directory, config),
+                SwitchKind::Bird => bird::start(namespace, directory, config),
+            },
+            Source::Frr(text) => frr::start_from_file(namespace, directory, text),
         };
-        self.processes = started.with_context(|| format!("starting {}", self.config.kind))?;
+        self.processes = started.with_context(|| format!("starting {kind}"))?;
         wait::until("an answer of the switch", Duration::from_secs(10), || {
             for process in &mut self.processes {
                 process.expect_running()?;
             }
-            Ok(
-                match neighbors(&self.namespace, &self.directory, self.config.kind) {
-                    Ok(_) => Probe::Ready(()),
-                    Err(error) => Probe::Waiting(format!("{error:#}")),
-                },
-            )
+            Ok(match neighbors(&self.namespace, &self.directory, kind) {
+                Ok(_) => Probe::Ready(()),
+                Err(error) => Probe::Waiting(format!("{error:#}")),
+            })
         })
     }
 
@@ -237,8 +261,8 @@ impl Switch {
     /// # Errors
     /// The kernel does not say.
     pub fn fib(&self, vip: Vip) -> Result<BTreeSet<Ipv4Addr>> {
-        let hops = self.next_hops(vip)?;
-        Ok(hops.into_iter().map(|hop| hop.gateway).collect())
+        let gateways = self.namespace.enter(|| fib::gateways(vip.0))?;
+        gateways.with_context(|| format!("reading the routes to {vip}"))
     }
 
     /// The next hops to the VIP in the FIB of the switch's kernel; none without a route. On
@@ -259,9 +283,12 @@ impl Switch {
     /// # Errors
     /// The suite is not installed, or the configuration cannot be written.
     pub fn refusal(&self) -> Result<Option<String>> {
-        match self.config.kind {
-            SwitchKind::Frr => frr::refusal(&self.directory, &self.config),
-            SwitchKind::Bird => bird::refusal(&self.directory, &self.config),
+        match &self.source {
+            Source::Made(config) => match config.kind {
+                SwitchKind::Frr => frr::refusal(&self.directory, config),
+                SwitchKind::Bird => bird::refusal(&self.directory, config),
+            },
+            Source::Frr(text) => frr::refusal_of(&self.directory, text),
         }
     }
 
@@ -275,20 +302,19 @@ impl Switch {
         wanted: &BTreeSet<Ipv4Addr>,
         within: Duration,
     ) -> Result<()> {
-        wait::until(
+        let found = wait::until(
             format_args!("next hops {wanted:?} to {vip} in the FIB"),
             within,
             || {
                 let fib = self.fib(vip)?;
-                Ok(Probe::when(fib == *wanted, (), || {
-                    let neighbors = match self.neighbors() {
-                        Ok(neighbors) => format!("{neighbors:?}"),
-                        Err(error) => format!("not told: {error:#}"),
-                    };
-                    format!("{fib:?}, neighbours {neighbors}")
-                }))
+                Ok(Probe::when(fib == *wanted, (), || format!("{fib:?}")))
             },
-        )
+        );
+        // Asking costs the suite's own shell, which would slow what is waited for.
+        found.with_context(|| match self.neighbors() {
+            Ok(neighbors) => format!("the switch's neighbours are {neighbors:?}"),
+            Err(error) => format!("the switch does not tell its neighbours: {error:#}"),
+        })
     }
 
     /// Its OSPF neighbours.
@@ -296,7 +322,7 @@ impl Switch {
     /// # Errors
     /// The suite does not answer.
     pub fn neighbors(&self) -> Result<Vec<SwitchNeighbor>> {
-        neighbors(&self.namespace, &self.directory, self.config.kind)
+        neighbors(&self.namespace, &self.directory, self.kind())
     }
 
     /// Answers a command of the suite's own shell (`vtysh` or `birdc`), such as
@@ -305,7 +331,7 @@ impl Switch {
     /// # Errors
     /// The suite does not answer.
     pub fn ask(&self, command: &str) -> Result<String> {
-        match self.config.kind {
+        match self.kind() {
             SwitchKind::Frr => frr::ask(&self.namespace, command),
             SwitchKind::Bird => bird::ask(&self.namespace, &self.directory, command),
         }

@@ -50,8 +50,8 @@ pub fn until<T>(
     look: impl FnMut() -> Result<Probe<T>>,
 ) -> Result<T> {
     // A look costs a process or a system call; more looks would only slow what they wait for.
-    let pause = scaled(Duration::from_millis(20)).min(Duration::from_millis(200));
-    until_every(pause, what, within, look)
+    let pause = if slowness() > 1.0 { 250 } else { 20 };
+    until_every(Duration::from_millis(pause), what, within, look)
 }
 
 /// The same with a pause of one's own between two looks, for many that wait at the same time.

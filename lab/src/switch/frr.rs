@@ -41,6 +41,17 @@ pub(super) fn start(
     Ok(processes)
 }
 
+/// The same with a configuration of ospfd that is there already, and without BFD.
+pub(super) fn start_from_file(
+    namespace: &Namespace,
+    directory: &Path,
+    text: &str,
+) -> Result<Vec<Process>> {
+    let zebra = start_zebra(namespace, directory, &zebra_conf())?;
+    let ospfd = daemon(namespace, directory, "ospfd", text)?;
+    Ok(vec![zebra, ospfd])
+}
+
 /// Makes the directories of an instance and starts its zebra, without which no other of FRR's
 /// daemons comes up.
 pub(crate) fn start_zebra(
@@ -123,10 +134,14 @@ pub(super) fn version() -> Result<String> {
         .with_context(|| format!("no version in {said:?}"))
 }
 
-/// ospfd goes on without the lines it does not know, and only says so.
 pub(super) fn refusal(directory: &Path, config: &SwitchConfig) -> Result<Option<String>> {
+    refusal_of(directory, &ospfd_conf(config))
+}
+
+/// ospfd goes on without the lines it does not know, and only says so.
+pub(super) fn refusal_of(directory: &Path, text: &str) -> Result<Option<String>> {
     let file = directory.join("check.conf");
-    fs::write(&file, ospfd_conf(config)).with_context(|| format!("writing {}", file.display()))?;
+    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
     let mut check = Command::new(Path::new(DAEMONS).join("ospfd"));
     let output = check
         .args(["--dryrun", "-f"])
