@@ -105,7 +105,7 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (600)
 	done
 
 test-lab: test-build ## the simulator, the programs from outside, and clusters against FRR and BIRD, as root
-	$(CARGO) test --locked --workspace --no-fail-fast --test '*' -- --test-threads=4
+	scripts/test-lab
 
 test-ipvs: test-build ## what needs IPVS, on this kernel or in a virtual machine
 	scripts/test-ipvs

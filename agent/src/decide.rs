@@ -49,8 +49,8 @@ pub enum Readiness {
     Pending,
     /// All of it is in the kernel.
     Ready,
-    /// A step failed: the step and its error.
-    Failed(String),
+    /// It cannot be announced from here as things are.
+    Failed(Reason),
 }
 
 /// One decision for each VIP that is wanted or on its way out, in the order of the addresses.
@@ -99,8 +99,8 @@ fn decide_vip(inputs: &Inputs<'_>, spec: &VipSpec) -> Decision {
         }
     }
     let readiness = (inputs.readiness)(vip);
-    if let Readiness::Failed(what) = readiness {
-        return withdrawn(vip, Reason::DataplaneNotReady { what });
+    if let Readiness::Failed(reason) = readiness {
+        return withdrawn(vip, reason);
     }
     let held = inputs.held.contains(&vip);
     let announce = |reason| Decision {

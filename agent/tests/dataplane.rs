@@ -12,14 +12,16 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::os::fd::AsFd;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use isopath_agent::dataplane::{
     DRAIN_LIMIT, Dataplane, RealServerWanted, Report, ServiceWanted, Wanted,
 };
 use isopath_api::config;
-use isopath_api::declare::{Forwarding, Scheduler, SchedulerFlag};
+use isopath_api::declare::{Forwarding, Lvs, Scheduler, SchedulerFlag};
 use isopath_api::ids::{RealServerId, ServiceId, Vip};
+use isopath_api::reason::Reason;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -124,8 +126,18 @@ fn service(id: &str, scheduler: Scheduler, forwarding: Forwarding) -> ServiceWan
 fn wanted(services: Vec<ServiceWanted>) -> Wanted {
     Wanted {
         vips: services.iter().map(|service| service.id.vip).collect(),
-        services,
+        services: services
+            .into_iter()
+            .map(|service| (service.id, Arc::new(service)))
+            .collect(),
+        lvs: Lvs::default(),
     }
+}
+
+/// One of its services.
+fn of<'a>(wanted: &'a mut Wanted, id: &str) -> &'a mut ServiceWanted {
+    let service = wanted.services.get_mut(&id.parse().unwrap());
+    Arc::make_mut(service.unwrap())
 }
 
 /// One service of each scheduler and forwarding method.
@@ -221,7 +233,7 @@ async fn a_director_comes_up_starts_again_and_goes_down() {
     drop(dataplane);
     let mut dataplane = director.dataplane();
     let mut fewer = three();
-    fewer.services.truncate(2);
+    fewer.services.remove(&"udp:10.99.0.3:53".parse().unwrap());
     fewer.vips.remove(&vip("10.99.0.3"));
     assert_ready(&dataplane.reconcile(&fewer).await);
     assert!(
@@ -278,23 +290,24 @@ async fn a_step_that_fails_holds_back_its_own_vip_only() {
         return;
     };
     let mut wanted = three();
-    wanted.services[1].real_servers[0] = server("224.0.0.1:80", 1, 1);
+    of(&mut wanted, "tcp:10.99.0.2:443").real_servers[0] = server("224.0.0.1:80", 1, 1);
     let mut dataplane = director.dataplane();
     let report = dataplane.reconcile(&wanted).await;
     assert_eq!(report.vips[&vip("10.99.0.1")], Ok(()));
     assert_eq!(report.vips[&vip("10.99.0.3")], Ok(()));
-    let why = report.vips[&vip("10.99.0.2")].clone().unwrap_err();
-    let expected = "cannot add real server 224.0.0.1:80 to service tcp 10.99.0.2:443: \
-                    its address is not one of a host (EINVAL)";
-    assert_eq!(why, expected);
-    assert_eq!(report.failures, [why]);
+    let what = "cannot add real server 224.0.0.1:80 to service tcp 10.99.0.2:443: \
+                its address is not one of a host (EINVAL)";
+    assert_eq!(report.failures, [what]);
+    let what = what.to_owned();
+    let why = Err(Reason::DataplaneNotReady { what });
+    assert_eq!(report.vips[&vip("10.99.0.2")], why);
     let report = dataplane.reconcile(&three()).await;
     assert_ready(&report);
 
     // A ledger that cannot be written is reported and holds nothing back.
     std::fs::remove_dir_all(director.state.path()).unwrap();
     let mut fewer = three();
-    fewer.services[1].real_servers.truncate(2);
+    of(&mut fewer, "tcp:10.99.0.2:443").real_servers.truncate(2);
     let report = dataplane.reconcile(&fewer).await;
     assert_eq!(report.vips[&vip("10.99.0.2")], Ok(()));
     assert!(

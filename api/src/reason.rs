@@ -343,8 +343,8 @@ mod tests {
             },
             Reason::DigestMismatch {
                 service,
-                expected: ServiceDigest(String::new()),
-                found: ServiceDigest(String::new()),
+                expected: "0100".parse().unwrap(),
+                found: "0101".parse().unwrap(),
             },
             Reason::NotWanted,
             Reason::AgentSilent { hold_ms: 1 },

@@ -4,8 +4,9 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::declare::{Declaration, Forwarding};
+use crate::declare::{Declaration, Forwarding, Lvs, Warning};
 use crate::desired::AdminState;
+use crate::digest::ServiceDigest;
 use crate::ids::{ClusterName, DirectorName, RealServerId, RouterId, ServiceId, Vip};
 use crate::observed::{CheckResult, Health};
 use crate::reason::Reason;
@@ -29,6 +30,12 @@ pub struct ClusterView {
     pub verdict: String,
     /// What is wrong, worst first.
     pub problems: Vec<ProblemView>,
+    /// What is declared, works, and is unwise.
+    #[serde(default)]
+    pub warnings: Vec<Warning>,
+    /// The settings that all services share, with what is not declared filled in.
+    #[serde(default)]
+    pub lvs: Lvs,
     /// The switches, from the directors' neighbours.
     pub switches: Vec<SwitchView>,
     /// The directors in their declared order.
@@ -77,6 +84,9 @@ pub struct Applied {
     pub dry_run: bool,
     /// The directors whose desired state changes.
     pub directors: Vec<DirectorName>,
+    /// What is declared, works, and is unwise.
+    #[serde(default)]
+    pub warnings: Vec<Warning>,
 }
 
 /// A revision of a cluster's declaration.
@@ -201,6 +211,9 @@ pub struct DirectorVipView {
     pub vip: Vip,
     /// The cost the agent wants it announced at.
     pub cost: Option<u16>,
+    /// The cost that is declared for it on this director; nothing for a VIP that is not declared.
+    #[serde(default)]
+    pub declared_cost: Option<u16>,
     /// Whether this director's own LSDB has it announced by this director.
     pub in_lsdb: bool,
     /// Why it is announced or not.
@@ -220,6 +233,10 @@ pub struct VipView {
     pub state: State,
     /// Directors that should announce it: all that are active.
     pub wanted: Vec<DirectorName>,
+    /// Those of them with the lowest declared cost, over which switches spread its clients. The
+    /// others are backups.
+    #[serde(default)]
+    pub lowest: Vec<DirectorName>,
     /// Directors whose announcement the freshest LSDBs carry.
     pub real: Vec<DirectorName>,
     /// Router ids that announce it and belong to no declared director.
@@ -265,6 +282,45 @@ pub struct ServiceView {
     pub quorum: u16,
     /// Its real servers in canonical order.
     pub real_servers: Vec<RealServerView>,
+    /// Whether the directors send its clients to the same real servers.
+    #[serde(default)]
+    pub placement: Option<PlacementView>,
+}
+
+/// Whether directors send the clients of a service to the same real servers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacementView {
+    /// The digest that follows from the declaration.
+    pub expected: ServiceDigest,
+    /// Each director, in its declared order.
+    pub directors: Vec<DirectorPlacement>,
+}
+
+/// Where one director sends the clients of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectorPlacement {
+    /// The director.
+    pub director: DirectorName,
+    /// The digest of what its kernel has; nothing while it has not said.
+    pub found: Option<ServiceDigest>,
+    /// How that compares with the expected one.
+    pub agreement: Agreement,
+    /// Since when it differs, as far as this controller has seen.
+    pub since: Option<Timestamp>,
+}
+
+/// How the digest of one director compares with the expected one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Agreement {
+    /// It sends every client where it should.
+    Same,
+    /// It would send clients elsewhere.
+    Differs,
+    /// It has another generation than is wanted of it: a change is being rolled out.
+    RollingOut,
+    /// It has not said, or its digests are of another version.
+    Unknown,
 }
 
 /// A real server over all directors.

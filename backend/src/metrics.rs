@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use isopath_api::desired::AdminState;
 use isopath_api::observed::Health;
-use isopath_api::view::{ClusterView, OperationState, State};
+use isopath_api::view::{Agreement, ClusterView, OperationState, State};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Gauge, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
@@ -62,6 +62,7 @@ impl Snapshot {
         snapshot.operations(world, &views)?;
         snapshot.directors(&views)?;
         snapshot.vips(&views)?;
+        snapshot.placements(&views)?;
         snapshot.real_servers(&views)?;
         Ok(snapshot)
     }
@@ -191,9 +192,12 @@ impl Snapshot {
         let wanted = self.gauges("isopath_vip_announcers_wanted", help, &labels)?;
         let help = "Routers that announce the VIP and are no declared director (actual state).";
         let foreign = self.gauges("isopath_vip_announcers_foreign", help, &labels)?;
+        let help = "Directors in service whose declared cost for the VIP is the lowest, over \
+                    which switches spread it (wanted state).";
+        let lowest = self.gauges("isopath_vip_ecmp_width_wanted", help, &labels)?;
         let labels = ["cluster", "vip", "switch"];
         let help = "Equal-cost next hops that the switch has to the VIP, calculated from the \
-                    freshest LSDB (actual state); isopath_vip_announcers_wanted is what the \
+                    freshest LSDB (actual state); isopath_vip_ecmp_width_wanted is what the \
                     operator wants.";
         let width = self.gauges("isopath_vip_ecmp_width", help, &labels)?;
         for view in views {
@@ -211,12 +215,37 @@ impl Snapshot {
                 wanted
                     .with_label_values(&labels)
                     .set(vip.wanted.len() as f64);
+                lowest
+                    .with_label_values(&labels)
+                    .set(vip.lowest.len() as f64);
                 if vip.state != State::Unknown {
                     real.with_label_values(&labels).set(vip.real.len() as f64);
                     foreign
                         .with_label_values(&labels)
                         .set(vip.foreign.len() as f64);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn placements(&mut self, views: &[ClusterView]) -> Result<(), prometheus::Error> {
+        let help = "Directors that would send clients of the service to other real servers than \
+                    declared, by the digest of what their kernel has (actual state); those that a \
+                    change is still being rolled out to do not count.";
+        let labels = ["cluster", "service"];
+        let mismatch = self.gauges("isopath_digest_mismatch", help, &labels)?;
+        for view in views {
+            for service in &view.services {
+                let Some(placement) = &service.placement else {
+                    continue;
+                };
+                let directors = placement.directors.iter();
+                let differs = directors.filter(|of| of.agreement == Agreement::Differs);
+                let labels = [view.name.as_str(), &service.service.to_string()];
+                mismatch
+                    .with_label_values(&labels)
+                    .set(differs.count() as f64);
             }
         }
         Ok(())

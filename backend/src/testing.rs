@@ -28,6 +28,7 @@ use tower::ServiceExt;
 use crate::app::App;
 use crate::auth::{new_token, token_hash};
 use crate::clock::{Clock, Moment};
+use crate::control::desired::Derived;
 use crate::control::state::{ClusterState, DirectorState, Report};
 use crate::store::tokens::{self, Role, TokenRow};
 use crate::store::{ServeLock, Store};
@@ -54,7 +55,7 @@ pub(crate) fn declaration_json(directors: u8) -> Value {
         "switch": [{ "name": "sw1", "router_id": "10.0.0.1" }],
         "vip": [{ "address": "10.99.0.1" }],
         "service": [{
-            "vip": "10.99.0.1", "protocol": "tcp", "port": 80, "flags": ["mh-port"],
+            "vip": "10.99.0.1", "protocol": "tcp", "port": 80,
             "check": { "type": "http", "path": "/healthz" },
             "real_server": [{ "address": "10.1.0.11" }, { "address": "10.1.0.12" }],
         }],
@@ -184,6 +185,15 @@ pub(crate) fn withdrawn(n: u8, announcers: &[u8], reason: Reason) -> Observed {
     observed
 }
 
+/// The same report with this digest of its service; with the one that is wanted of several
+/// directors where it is `None`.
+pub(crate) fn with_digest(mut observed: Observed, digest: Option<&str>) -> Observed {
+    let expected = || Derived::of(&declaration(2)).digests[&SERVICE.parse().unwrap()].clone();
+    let digest = digest.map_or_else(expected, |digest| digest.parse().unwrap());
+    observed.services[0].digest = Some(digest);
+    observed
+}
+
 pub(crate) fn set_health(observed: &mut Observed, server: usize, health: Health) {
     observed.services[0].real_servers[server].health = health;
 }
@@ -199,6 +209,7 @@ impl Known {
     /// Nobody was heard yet; the controller started long ago.
     pub(crate) fn new(directors: u8) -> Self {
         let declaration = declaration(directors);
+        let derived = Derived::of(&declaration);
         let started = Clock::default().now();
         let known = declaration.director.iter().map(|spec| {
             let director = DirectorState {
@@ -207,6 +218,7 @@ impl Known {
                 admin_reason: String::new(),
                 generation: 1,
                 desired_revision: 1,
+                content: derived.content(&declaration, spec),
                 instance: None,
                 report: None,
                 conflict: None,
@@ -220,9 +232,11 @@ impl Known {
                 epoch: EPOCH.to_owned(),
                 revision: 1,
                 declaration: Arc::new(declaration),
+                derived,
                 directors,
                 operations: Vec::new(),
                 events: Default::default(),
+                differing: Default::default(),
             },
             now: started,
             started,
@@ -282,7 +296,11 @@ pub(crate) struct Answer {
 
 impl Server {
     pub(crate) async fn start() -> Self {
-        let directory = Arc::new(TempDir::new().unwrap());
+        Self::on(Arc::new(TempDir::new().unwrap())).await
+    }
+
+    /// A server on the database that is in `directory`, or on a new one.
+    pub(crate) async fn on(directory: Arc<TempDir>) -> Self {
         let store = Store::open(&url(&directory)).await.unwrap();
         let operator = make_token(&store, "ops", Role::Operator).await;
         let cluster = CLUSTER.parse().unwrap();

@@ -50,7 +50,7 @@ pub(super) struct Standing {
 /// A VIP that is no longer wanted and not yet let go of.
 #[derive(Debug)]
 struct Leaving {
-    services: Vec<ServiceWanted>,
+    services: Vec<Arc<ServiceWanted>>,
     /// Since when the speaker does not announce it.
     gone: Option<Instant>,
 }
@@ -142,8 +142,8 @@ impl State {
             self.leaving.remove(&vip);
             return;
         }
-        let of_vip = |service: &&ServiceWanted| service.id.vip == vip;
-        let services = self.wanted.wanted.services.iter().filter(of_vip);
+        let of_vip = |service: &&Arc<ServiceWanted>| service.id.vip == vip;
+        let services = self.wanted.wanted.services.values().filter(of_vip);
         let leaving = Leaving {
             services: services.cloned().collect(),
             gone: None,
@@ -260,17 +260,21 @@ impl State {
             services: intent
                 .services
                 .iter()
-                .map(|spec| self.service(spec))
+                .map(|spec| (spec.id(), self.service(spec)))
                 .collect(),
+            lvs: intent.lvs,
         };
         for (vip, leaving) in &self.leaving {
             wanted.vips.insert(*vip);
-            wanted.services.extend(leaving.services.iter().cloned());
+            for service in &leaving.services {
+                wanted.services.insert(service.id, Arc::clone(service));
+            }
         }
         Some(wanted)
     }
 
-    fn service(&self, spec: &ServiceSpec) -> ServiceWanted {
+    /// What the kernel shall have of a service: what it was last asked for where that stays.
+    fn service(&self, spec: &ServiceSpec) -> Arc<ServiceWanted> {
         let service = spec.id();
         let real_server = |server| {
             let id = spec.real_server_id(server);
@@ -284,7 +288,7 @@ impl State {
                 effective_weight: weights::effective(server.weight, health, adopted),
             }
         };
-        ServiceWanted {
+        let wanted = ServiceWanted {
             id: service,
             scheduler: spec.scheduler,
             flags: spec.flags(),
@@ -292,6 +296,10 @@ impl State {
             forwarding: spec.forwarding,
             tunnel: spec.tunnel(),
             real_servers: spec.real_server.iter().map(real_server).collect(),
+        };
+        match self.wanted.wanted.services.get(&service) {
+            Some(before) if **before == wanted => Arc::clone(before),
+            Some(_) | None => Arc::new(wanted),
         }
     }
 
@@ -330,7 +338,7 @@ impl State {
 
     fn readiness(&self, vip: Vip) -> Readiness {
         match self.kernel.report.vips.get(&vip) {
-            Some(Err(what)) => Readiness::Failed(what.clone()),
+            Some(Err(reason)) => Readiness::Failed(reason.clone()),
             Some(Ok(())) if self.kernel.number == self.wanted.number => Readiness::Ready,
             Some(Ok(())) | None => Readiness::Pending,
         }

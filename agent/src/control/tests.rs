@@ -147,7 +147,7 @@ impl Bench {
     /// The effective weights that the kernel shall have.
     fn weights(&mut self) -> Vec<u16> {
         self.state.settle(NOW);
-        let wanted = &self.state.wanted_in_force().services[0];
+        let wanted = &self.state.wanted_in_force().services[&service()];
         let weights = wanted.real_servers.iter();
         weights.map(|server| server.effective_weight).collect()
     }

@@ -2,7 +2,11 @@
 
 use std::io;
 
+use isopath_api::reason::Reason;
+use isopath_ipvs::Cause;
 use thiserror::Error;
+
+use crate::causes;
 
 /// Why the kernel could not be read or changed.
 #[derive(Debug, Error)]
@@ -40,4 +44,30 @@ pub enum DataplaneError {
         /// Why not.
         source: io::Error,
     },
+}
+
+impl DataplaneError {
+    /// Why a VIP that needs what failed is not announced.
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Self::Ipvs(error) => match &error.cause {
+                Cause::NoModule => Reason::NoIpvs,
+                Cause::UnknownScheduler(name) => Reason::NoScheduler {
+                    scheduler: name.to_string(),
+                },
+                _ => self.not_ready(),
+            },
+            Self::Open(_)
+            | Self::Link { .. }
+            | Self::NoDummy(_)
+            | Self::InterfaceGone(_)
+            | Self::ReadSysctls(_)
+            | Self::SetSysctl { .. } => self.not_ready(),
+        }
+    }
+
+    fn not_ready(&self) -> Reason {
+        let what = causes(self);
+        Reason::DataplaneNotReady { what }
+    }
 }

@@ -39,14 +39,13 @@ impl Ledger {
             owned.made |= missing;
             owned.vips.extend(&wanted.vips);
         }
-        for service in &wanted.services {
-            self.services.entry(service.id).or_default();
+        for id in wanted.services.keys() {
+            self.services.entry(*id).or_default();
         }
-        let wanted_services: BTreeSet<_> = wanted.services.iter().map(|it| it.id).collect();
         self.services.retain(|id, table| {
             let Some(service) = observed.services.get(id) else {
                 table.clear();
-                return wanted_services.contains(id);
+                return wanted.services.contains_key(id);
             };
             table.retain(|address, _| service.real_server(*address).is_some());
             for server in &service.real_servers {

@@ -38,20 +38,20 @@ impl Planner<'_> {
     /// is deleted that still takes connections.
     pub(super) fn plan(&self) -> Vec<Step> {
         let mut steps = Vec::new();
-        if *self.wanted != Wanted::default() {
+        if !self.wanted.is_empty() {
             steps.extend(sysctl::plan(&self.observed.sysctls));
         }
         self.bring_up_interface(&mut steps);
-        for service in &self.wanted.services {
+        for service in self.wanted.services.values() {
             self.bring_up_service(service, &mut steps);
         }
-        let wanted: BTreeSet<_> = self.wanted.services.iter().map(|it| it.id).collect();
+        let wanted = &self.wanted.services;
         let mut staying = BTreeSet::new();
         for id in self.ledger.services.keys() {
             let Some(observed) = self.observed.services.get(id) else {
                 continue;
             };
-            if wanted.contains(id) || !self.take_down_service(*id, observed, &mut steps) {
+            if wanted.contains_key(id) || !self.take_down_service(*id, observed, &mut steps) {
                 staying.insert(id.vip);
             }
         }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use isopath_api::ids::{Packets, ServiceId, Vip};
+use isopath_api::reason::Reason;
 use isopath_ipvs::Cause;
 use tracing::{info, warn};
 
@@ -47,7 +48,7 @@ pub(super) struct Programmer {
 struct Round {
     observed: Observed,
     /// The steps that failed, and why.
-    failed: Vec<(Step, String)>,
+    failed: Vec<(Step, DataplaneError)>,
     /// Differences to what was settled, found before the first step.
     drift: BTreeSet<Subject>,
 }
@@ -101,7 +102,7 @@ impl Programmer {
         }
         let report = match result {
             Ok(round) => self.report(wanted, &round),
-            Err(error) => self.blind(wanted, &causes(&error)),
+            Err(error) => self.blind(wanted, &error),
         };
         self.log(&report.failures);
         report
@@ -125,7 +126,7 @@ impl Programmer {
         let nothing = Wanted::default();
         let report = match self.rounds(&nothing, Duration::ZERO).await {
             Ok(round) => self.report(&nothing, &round),
-            Err(error) => self.blind(&nothing, &causes(&error)),
+            Err(error) => self.blind(&nothing, &error),
         };
         self.log(&report.failures);
         report
@@ -188,7 +189,7 @@ impl Programmer {
         let mut interfaces: BTreeSet<String> = self.ledger.interfaces.keys().cloned().collect();
         interfaces.insert(self.interface.clone());
         let ours = self.ledger.services.keys();
-        let marks = ours.chain(wanted.services.iter().map(|service| &service.id));
+        let marks = ours.chain(wanted.services.keys());
         let marks = marks.filter_map(|id| match id.packets {
             Packets::Marked(mark) => Some((mark, id.vip)),
             Packets::To { .. } => None,
@@ -200,10 +201,10 @@ impl Programmer {
 
     /// Brings the ledger and the list of quiesced real servers up to date, on disk too.
     fn keep_books(&mut self, wanted: &Wanted, observed: &Observed) {
-        for service in &wanted.services {
-            let ours = self.ledger.services.contains_key(&service.id);
-            if !ours && observed.services.contains_key(&service.id) {
-                info!(service = %service.id, "taking over a service that was there already");
+        for id in wanted.services.keys() {
+            let ours = self.ledger.services.contains_key(id);
+            if !ours && observed.services.contains_key(id) {
+                info!(service = %id, "taking over a service that was there already");
             }
         }
         self.ledger.update(&self.interface, wanted, observed);
@@ -264,7 +265,7 @@ impl Programmer {
                 }
                 Err(error) => {
                     undone.push(step);
-                    failed.push((step.clone(), causes(&error)));
+                    failed.push((step.clone(), error));
                 }
             }
         }
@@ -286,39 +287,41 @@ impl Programmer {
             });
             (*vip, first.map_or(Ok(()), |step| Err(why(step, round))))
         });
-        let services = wanted.services.iter().filter_map(|service| {
-            let observed = round.observed.services.get(&service.id)?;
-            Some((service.id, observed.report()))
+        let services = wanted.services.keys().filter_map(|id| {
+            let observed = round.observed.services.get(id)?;
+            Some((*id, observed.report()))
         });
-        let failed = round.failed.iter().map(|(_, why)| why);
+        let failed = round.failed.iter().map(|(_, error)| causes(error));
         Report {
             vips: vips.collect(),
             services: services.collect(),
             steps: self.steps,
             drift_repaired: self.drift_repaired,
-            failures: failed.chain(&self.unsaved).cloned().collect(),
+            failures: failed.chain(self.unsaved.clone()).collect(),
         }
     }
 
     /// What is reported when the kernel could not be read: nothing is known to be ready.
-    fn blind(&self, wanted: &Wanted, why: &str) -> Report {
-        let not_ready = |vip: &Vip| (*vip, Err(why.to_owned()));
+    fn blind(&self, wanted: &Wanted, error: &DataplaneError) -> Report {
+        let not_ready = |vip: &Vip| (*vip, Err(error.reason()));
         Report {
             vips: wanted.vips.iter().map(not_ready).collect(),
             services: BTreeMap::new(),
             steps: self.steps,
             drift_repaired: self.drift_repaired,
-            failures: vec![why.to_owned()],
+            failures: vec![causes(error)],
         }
     }
 }
 
 /// Why a step is not done: its own failure, that of one it needs, or something outside that
 /// undid it at once.
-fn why(step: &Step, round: &Round) -> String {
+fn why(step: &Step, round: &Round) -> Reason {
     let mut failed = round.failed.iter();
     match failed.find(|(failed, _)| step == failed || step.needs(failed)) {
-        Some((_, why)) => why.clone(),
-        None => format!("the kernel does not keep it: {step}"),
+        Some((_, error)) => error.reason(),
+        None => Reason::DataplaneNotReady {
+            what: format!("the kernel does not keep it: {step}"),
+        },
     }
 }

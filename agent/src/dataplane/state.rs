@@ -2,18 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use isopath_api::declare::{Forwarding, Persistence, Scheduler, SchedulerFlag, Tunnel};
+use isopath_api::declare::{Forwarding, Lvs, Persistence, Scheduler, SchedulerFlag, Tunnel};
 use isopath_api::ids::{RealServerId, ServiceId, Vip};
 use isopath_api::observed::Stats;
+use isopath_api::reason::Reason;
 
 /// Everything this director's kernel shall have; always complete.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// The addresses on the VIPs' interface.
     pub vips: BTreeSet<Vip>,
-    /// The services, each once.
-    pub services: Vec<ServiceWanted>,
+    /// The services. One that stays as it is stays the same allocation from one wanted state to
+    /// the next: among a thousand services that tells at once which of them changed.
+    pub services: BTreeMap<ServiceId, Arc<ServiceWanted>>,
+    /// The settings that all services share.
+    pub lvs: Lvs,
 }
 
 /// A service the kernel shall have.
@@ -36,8 +41,13 @@ pub struct ServiceWanted {
 }
 
 impl Wanted {
+    /// Whether nothing is wanted: then the settings that all services share do not matter.
+    pub fn is_empty(&self) -> bool {
+        self.vips.is_empty() && self.services.is_empty()
+    }
+
     pub(super) fn service(&self, id: ServiceId) -> Option<&ServiceWanted> {
-        self.services.iter().find(|service| service.id == id)
+        self.services.get(&id).map(|service| &**service)
     }
 }
 
@@ -70,7 +80,7 @@ pub struct RealServerWanted {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// Each wanted VIP: ready to be announced, or why not.
-    pub vips: BTreeMap<Vip, Result<(), String>>,
+    pub vips: BTreeMap<Vip, Result<(), Reason>>,
     /// The wanted services that the kernel has.
     pub services: BTreeMap<ServiceId, KernelService>,
     /// Steps executed since the start.

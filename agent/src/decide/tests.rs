@@ -153,7 +153,10 @@ fn assert_all(cases: Vec<(&str, Case, &str)>) {
 
 #[test]
 fn every_reason_has_its_cause() {
-    let failed = || Readiness::Failed("add 10.99.0.1: no device".to_owned());
+    let failed = || {
+        let what = "add 10.99.0.1: no device".to_owned();
+        Readiness::Failed(Reason::DataplaneNotReady { what })
+    };
     assert_all(vec![
         ("enough", Case::new(&["1 UD"]), "announce healthy"),
         ("no services", Case::new(&[]), "announce no-services"),
@@ -207,7 +210,7 @@ fn every_reason_has_its_cause() {
 #[test]
 fn the_order_of_precedence_holds() {
     let drained = |case: &mut Case| case.admin_state = AdminState::Drained;
-    let failed = |case: &mut Case| case.readiness = Readiness::Failed("x".to_owned());
+    let failed = |case: &mut Case| case.readiness = Readiness::Failed(Reason::NoIpvs);
     assert_all(vec![
         (
             "stopping goes before an override",
@@ -234,7 +237,7 @@ fn the_order_of_precedence_holds() {
         (
             "a failed step goes before what is held",
             Case::new(&["1 ?"]).with(held).with(failed),
-            "withdraw dataplane-not-ready",
+            "withdraw no-ipvs",
         ),
         (
             "dead real servers go before what is held",

@@ -13,10 +13,10 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::Command;
-use super::desired::derive;
+use super::desired::{Derived, derive};
 use super::operation::Kind;
 use super::state::{ClusterState, DirectorState, World};
-use super::transitions::{Shown, transitions};
+use super::transitions::{Shown, placements, transitions};
 use crate::clock::{Clock, Moment};
 use crate::error::Error;
 use crate::store::clusters::ClusterRow;
@@ -144,11 +144,15 @@ impl Actor {
             return Ok(false);
         };
         let view = crate::view::build(cluster, self.now(), self.world.started);
+        let differing = crate::view::differing(cluster, self.now());
+        let differs = cluster.differing != differing;
         let mut shown = self.shown.get(name).cloned().unwrap_or_default();
-        let found = transitions(&mut shown, &view);
+        let mut found = transitions(&mut shown, &view);
+        found.extend(placements(&cluster.differing, &differing, &view));
         if found.is_empty() {
             let changed = self.shown.insert(name.clone(), shown.clone()) != Some(shown);
-            return Ok(changed);
+            self.update(name, |cluster| cluster.differing = differing);
+            return Ok(changed || differs);
         }
         let mut transaction = self.store.begin().await?;
         let mut recorded = Vec::new();
@@ -159,6 +163,7 @@ impl Actor {
         }
         transaction.commit().await?;
         self.shown.insert(name.clone(), shown);
+        self.update(name, |cluster| cluster.differing = differing);
         self.remember(recorded);
         Ok(true)
     }
@@ -307,13 +312,24 @@ async fn load_cluster(
     epoch: &str,
 ) -> Result<ClusterState, sqlx::Error> {
     let rows = directors::of_cluster(connection, &row.name).await?;
+    let derived = Derived::of(&row.declaration);
     let mut declared = BTreeMap::new();
     for spec in &row.declaration.director {
         let stored = rows.iter().find(|stored| stored.name == spec.name);
         let stored = stored.ok_or_else(|| {
             sqlx::Error::Decode(format!("no row of declared director {}", spec.name).into())
         })?;
-        let director = DirectorState::from_row(stored.clone(), spec.router_id);
+        let mut stored = stored.clone();
+        let content = derived.content(&row.declaration, spec);
+        // What another release derived from the same declaration went out under this number.
+        if stored.content != content {
+            stored.content = content;
+            stored.generation += 1;
+            directors::put(connection, &row.name, &stored).await?;
+            let (cluster, generation) = (&row.name, stored.generation);
+            tracing::info!(%cluster, director = %spec.name, generation, "derived otherwise than before");
+        }
+        let director = DirectorState::from_row(stored, spec.router_id);
         declared.insert(spec.name.clone(), director);
     }
     let shown = u32::try_from(EVENTS_SHOWN).unwrap_or(u32::MAX);
@@ -324,9 +340,11 @@ async fn load_cluster(
         epoch: epoch.to_owned(),
         revision: row.revision,
         declaration: Arc::new(row.declaration),
+        derived,
         directors: declared,
         operations,
         events: events.into(),
+        differing: BTreeMap::new(),
     })
 }
 
@@ -339,6 +357,7 @@ impl DirectorState {
             admin_reason: row.admin_reason,
             generation: row.generation,
             desired_revision: row.desired_revision,
+            content: row.content,
             instance: row.instance,
             report: None,
             conflict: None,
@@ -354,6 +373,7 @@ impl DirectorState {
             admin_reason: self.admin_reason.clone(),
             generation: self.generation,
             desired_revision: self.desired_revision,
+            content: self.content.clone(),
             instance: self.instance.clone(),
         }
     }

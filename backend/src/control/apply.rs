@@ -9,7 +9,7 @@ use isopath_api::view::{Applied, OperationState, Severity};
 
 use super::Apply;
 use super::actor::Actor;
-use super::desired::same_for;
+use super::desired::Derived;
 use super::state::{ClusterState, DirectorState};
 use crate::error::Error;
 use crate::store::clusters::{self, Provenance};
@@ -31,8 +31,12 @@ struct Plan {
 
 /// Works out what a declaration changes. `rows` are all directors that the cluster ever had:
 /// the generation of one that comes back goes on where it ended.
-fn plan(current: Option<&ClusterState>, rows: &[DirectorRow], new: &Declaration) -> Plan {
-    let old = current.map(|cluster| &*cluster.declaration);
+fn plan(
+    current: Option<&ClusterState>,
+    rows: &[DirectorRow],
+    new: &Declaration,
+    derived: &Derived,
+) -> Plan {
     if let Some(cluster) = current
         && *cluster.declaration == *new
     {
@@ -46,8 +50,8 @@ fn plan(current: Option<&ClusterState>, rows: &[DirectorRow], new: &Declaration)
     let revision = current.map_or(1, |cluster| cluster.revision + 1);
     let renewed = new.director.iter().filter_map(|spec| {
         let row = rows.iter().find(|row| row.name == spec.name);
-        let declared = row.is_some_and(|row| row.declared);
-        if declared && old.is_some_and(|old| same_for(spec, old, new)) {
+        let content = derived.content(new, spec);
+        if row.is_some_and(|row| row.declared && row.content == content) {
             return None;
         }
         Some(DirectorRow {
@@ -57,6 +61,7 @@ fn plan(current: Option<&ClusterState>, rows: &[DirectorRow], new: &Declaration)
             admin_reason: row.map(|row| row.admin_reason.clone()).unwrap_or_default(),
             generation: row.map_or(1, |row| row.generation + 1),
             desired_revision: revision,
+            content,
             instance: row.and_then(|row| row.instance.clone()),
         })
     });
@@ -97,13 +102,15 @@ impl Actor {
         let current = self.world.clusters.get(&name).cloned();
         let mut transaction = self.store.begin().await?;
         let rows = directors::of_cluster(&mut transaction, &name).await?;
-        let plan = plan(current.as_deref(), &rows, &declaration);
+        let derived = Derived::of(&declaration);
+        let plan = plan(current.as_deref(), &rows, &declaration, &derived);
         let applied = Applied {
             cluster: name.clone(),
             revision: plan.revision,
             changed: plan.changed,
             dry_run,
             directors: plan.renewed.iter().map(|row| row.name.clone()).collect(),
+            warnings: derived.warnings.clone(),
         };
         if dry_run || !plan.changed {
             transaction.rollback().await?;
@@ -149,7 +156,7 @@ impl Actor {
         let event = self.record(&mut transaction, event).await?;
         transaction.commit().await?;
 
-        self.put_in_force(current.as_deref(), declaration, &name, &plan);
+        self.put_in_force(current.as_deref(), (declaration, derived), &name, &plan);
         self.remember(vec![event]);
         for row in &plan.renewed {
             self.feed(&name, &row.name);
@@ -162,7 +169,7 @@ impl Actor {
     fn put_in_force(
         &mut self,
         current: Option<&ClusterState>,
-        declaration: Declaration,
+        (declaration, derived): (Declaration, Arc<Derived>),
         name: &isopath_api::ids::ClusterName,
         plan: &Plan,
     ) {
@@ -171,9 +178,11 @@ impl Actor {
             epoch: self.world.epoch.clone(),
             revision: plan.revision,
             declaration: Arc::new(declaration.clone()),
+            derived: Arc::clone(&derived),
             directors: Default::default(),
             operations: Vec::new(),
             events: Default::default(),
+            differing: Default::default(),
         });
         cluster.revision = plan.revision;
         let is_removed =
@@ -206,6 +215,7 @@ impl Actor {
             cluster.directors.insert(row.name.clone(), director);
         }
         cluster.declaration = Arc::new(declaration);
+        cluster.derived = derived;
         self.world.clusters.insert(name.clone(), Arc::new(cluster));
     }
 }

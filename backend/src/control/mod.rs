@@ -7,7 +7,7 @@
 mod actor;
 mod agents;
 mod apply;
-mod desired;
+pub mod desired;
 mod drains;
 pub mod operation;
 pub mod state;

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use isopath_api::declare::Declaration;
 use isopath_api::desired::AdminState;
-use isopath_api::ids::{ClusterName, DirectorName, NeighborState, RouterId, Vip};
+use isopath_api::ids::{ClusterName, DirectorName, NeighborState, RouterId, ServiceId, Vip};
 use isopath_api::observed::Observed;
 use isopath_api::view::{EventView, Severity};
 
+use super::desired::Derived;
 use super::operation::Operation;
 use crate::clock::Moment;
 
@@ -63,13 +64,21 @@ pub struct ClusterState {
     pub revision: u64,
     /// What it declares.
     pub declaration: Arc<Declaration>,
+    /// What follows from that.
+    pub derived: Arc<Derived>,
     /// The declared directors.
     pub directors: BTreeMap<DirectorName, DirectorState>,
     /// Operations that have not ended, newest first.
     pub operations: Vec<Operation>,
     /// The last events, newest first.
     pub events: VecDeque<EventView>,
+    /// What directors have otherwise than declared.
+    pub differing: Differing,
 }
+
+/// Which directors would send the clients of which services elsewhere than declared, and when
+/// that was first seen.
+pub type Differing = BTreeMap<(ServiceId, DirectorName), Moment>;
 
 /// A director.
 #[derive(Debug, Clone)]
@@ -84,6 +93,8 @@ pub struct DirectorState {
     pub generation: u64,
     /// The revision that this generation was derived from.
     pub desired_revision: u64,
+    /// A hash of this generation, as far as the declaration decides it.
+    pub content: String,
     /// The agent whose report was accepted last, even before this controller started.
     pub instance: Option<String>,
     /// Its last report since this controller started.

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use isopath_api::view::{ClusterView, Severity, State};
+use isopath_api::ids::DirectorName;
+use isopath_api::view::{ClusterView, DirectorView, Severity, State};
+
+use super::state::Differing;
 
 /// The last known state of each object of a cluster.
 pub(super) type Shown = BTreeMap<String, State>;
@@ -50,6 +53,37 @@ pub(super) fn transitions(shown: &mut Shown, view: &ClusterView) -> Vec<Transiti
     found
 }
 
+/// Directors that began to differ or differ no more. `before` and `now` say which do; one that is
+/// not declared any more is no news.
+pub(super) fn placements(
+    before: &Differing,
+    now: &Differing,
+    view: &ClusterView,
+) -> Vec<Transition> {
+    let differs = |of: &Differing, name: &DirectorName| of.keys().any(|(_, it)| it == name);
+    let news = |director: &DirectorView| {
+        let name = &director.name;
+        let (severity, what) = match (differs(before, name), differs(now, name)) {
+            (false, true) => {
+                let difference = crate::view::difference(&view.services, name);
+                let cause = difference.map_or_else(String::new, |(cause, _)| cause);
+                (Severity::Error, format!("differs: {cause}"))
+            }
+            (true, false) => {
+                let what = "differs no more: it sends clients where the others do".to_owned();
+                (Severity::Info, what)
+            }
+            (true, true) | (false, false) => return None,
+        };
+        Some(Transition {
+            severity,
+            object: format!("placement on director {name}"),
+            what,
+        })
+    };
+    view.directors.iter().filter_map(news).collect()
+}
+
 fn objects(view: &ClusterView) -> Vec<(String, State, String)> {
     let directors = view
         .directors
@@ -94,7 +128,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::testing::{Known, observed};
+    use crate::testing::{Known, SERVICE, observed, with_digest};
 
     fn news(shown: &mut Shown, known: &Known) -> Vec<String> {
         let view = crate::view::build(&known.cluster, known.now, known.started);
@@ -156,5 +190,39 @@ mod tests {
         news(&mut shown, &Known::healthy(2));
         news(&mut shown, &Known::healthy(1));
         assert!(!shown.contains_key("director d2"), "{shown:?}");
+    }
+
+    #[test]
+    fn a_director_begins_and_ends_to_differ_once_however_many_services_it_differs_in() {
+        let service = |text: &str| text.parse().unwrap();
+        let key = |text: &str, n: u8| (service(text), format!("d{n}").parse().unwrap());
+        let mut known = Known::healthy(2);
+        known.hear(with_digest(
+            observed(1, &[1, 2]),
+            Some("010000000000000000"),
+        ));
+        let view = crate::view::build(&known.cluster, known.now, known.started);
+        let news = |before: &Differing, now: &Differing| -> Vec<String> {
+            let news = placements(before, now, &view).into_iter();
+            news.map(|it| format!("{} {}: {}", it.severity.as_str(), it.object, it.what))
+                .collect()
+        };
+        let nobody = Differing::new();
+        let one = Differing::from([(key(SERVICE, 1), known.now)]);
+        let two = Differing::from([
+            (key(SERVICE, 1), known.now),
+            (key("udp:10.99.0.1:53", 1), known.now),
+        ]);
+        let begun = news(&nobody, &one);
+        assert_eq!(begun.len(), 1, "{begun:?}");
+        let begins = "error placement on director d1: differs: it would send clients to other";
+        assert!(begun[0].starts_with(begins), "{begun:?}");
+        assert!(begun[0].contains("tcp:10.99.0.1:80: digest 010000000000000000"));
+        assert_eq!(news(&one, &two), [""; 0]);
+        let ended = news(&two, &nobody);
+        assert_eq!(ended.len(), 1, "{ended:?}");
+        assert!(ended[0].starts_with("info placement on director d1: differs no more"));
+        let gone = Differing::from([(key(SERVICE, 9), known.now)]);
+        assert_eq!(news(&gone, &nobody), [""; 0], "it is declared no more");
     }
 }

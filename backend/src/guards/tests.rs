@@ -19,6 +19,16 @@ fn one_of_two_announcers_may_go() {
 }
 
 #[test]
+fn a_primary_may_go_whose_backup_announces_at_a_higher_cost() {
+    let mut known = Known::healthy(2);
+    let mut backup = observed(2, &[1, 2]);
+    backup.vips[0].cost = Some(100);
+    backup.speaker.as_mut().unwrap().announced[0].cost = 100;
+    known.hear(backup);
+    assert_eq!(refused(&known, "d1"), None);
+}
+
+#[test]
 fn the_last_announcer_may_not_go() {
     let detail = refused(&Known::healthy(1), "d1").expect("d1 is alone");
     assert!(

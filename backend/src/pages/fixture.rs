@@ -1,15 +1,15 @@
 //! Clusters as the pages' tests know them: a switch, four directors, one VIP, three servers.
 
-use isopath_api::declare::Forwarding;
+use isopath_api::declare::{Forwarding, LvsSpec};
 use isopath_api::desired::AdminState;
 use isopath_api::ids::{BfdState, DirectorName, NeighborState};
 use isopath_api::observed::{CheckResult, Health};
 use isopath_api::reason::Reason;
 use isopath_api::speaker::Neighbor;
 use isopath_api::view::{
-    ClusterView, DirectorView, DirectorVipView, EventView, OperationState, OperationView,
-    ProblemView, RealServerSeen, RealServerView, ServiceView, Severity, State, SwitchView, VipView,
-    VipWidth,
+    Agreement, ClusterView, DirectorPlacement, DirectorView, DirectorVipView, EventView,
+    OperationState, OperationView, PlacementView, ProblemView, RealServerSeen, RealServerView,
+    ServiceView, Severity, State, SwitchView, VipView, VipWidth,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -53,6 +53,8 @@ pub(crate) fn sized(directors: usize, servers: u8) -> ClusterView {
         state: State::Up,
         verdict: format!("{VIP} is announced by all {directors} directors."),
         problems: Vec::new(),
+        warnings: Vec::new(),
+        lvs: LvsSpec::default().resolve(directors),
         switches: vec![SwitchView {
             router_id: "10.0.0.1".parse().unwrap(),
             name: Some("sw1".to_owned()),
@@ -68,6 +70,7 @@ pub(crate) fn sized(directors: usize, servers: u8) -> ClusterView {
             vip: VIP.parse().unwrap(),
             state: State::Up,
             wanted: names.clone(),
+            lowest: names.clone(),
             real: names.clone(),
             foreign: Vec::new(),
             widths: vec![VipWidth {
@@ -84,6 +87,7 @@ pub(crate) fn sized(directors: usize, servers: u8) -> ClusterView {
             forwarding: Forwarding::Dr,
             quorum: 1,
             real_servers: (0..servers).map(|n| real_server(&names, 11 + n)).collect(),
+            placement: Some(placement(&names)),
         }],
         operations: Vec::new(),
         events: vec![
@@ -131,6 +135,7 @@ fn director(name: &DirectorName, n: u8) -> DirectorView {
         vips: vec![DirectorVipView {
             vip: VIP.parse().unwrap(),
             cost: Some(1),
+            declared_cost: Some(1),
             in_lsdb: true,
             reason: Reason::Healthy,
             reason_text: Reason::Healthy.to_string(),
@@ -138,6 +143,22 @@ fn director(name: &DirectorName, n: u8) -> DirectorView {
         }],
         active: 3_000 + u64::from(n),
         connections_per_second: 300 + u64::from(n),
+    }
+}
+
+const EXPECTED: &str = "01b3a2ac72ce3de6cb";
+
+/// Every director sends clients where it should.
+fn placement(directors: &[DirectorName]) -> PlacementView {
+    let same = |director: &DirectorName| DirectorPlacement {
+        director: director.clone(),
+        found: Some(EXPECTED.parse().unwrap()),
+        agreement: Agreement::Same,
+        since: None,
+    };
+    PlacementView {
+        expected: EXPECTED.parse().unwrap(),
+        directors: directors.iter().map(same).collect(),
     }
 }
 

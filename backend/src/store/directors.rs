@@ -21,11 +21,22 @@ pub struct DirectorRow {
     pub generation: u64,
     /// The revision that this generation was derived from.
     pub desired_revision: u64,
+    /// A hash of what this generation contains, as far as the declaration decides it.
+    pub content: String,
     /// The agent whose report was accepted last.
     pub instance: Option<String>,
 }
 
-type Columns = (String, bool, String, String, i64, i64, Option<String>);
+type Columns = (
+    String,
+    bool,
+    String,
+    String,
+    i64,
+    i64,
+    String,
+    Option<String>,
+);
 
 /// Every director that a cluster has or had.
 ///
@@ -36,8 +47,8 @@ pub async fn of_cluster(
     cluster: &ClusterName,
 ) -> Result<Vec<DirectorRow>, sqlx::Error> {
     let rows: Vec<Columns> = sqlx::query_as(
-        "SELECT name, declared, admin_state, admin_reason, generation, desired_revision, instance \
-         FROM directors WHERE cluster = $1 ORDER BY name",
+        "SELECT name, declared, admin_state, admin_reason, generation, desired_revision, content, \
+         instance FROM directors WHERE cluster = $1 ORDER BY name",
     )
     .bind(cluster.as_str())
     .fetch_all(connection)
@@ -56,10 +67,11 @@ pub async fn put(
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO directors (cluster, name, declared, admin_state, admin_reason, generation, \
-         desired_revision) VALUES ($1, $2, $3, $4, $5, $6, $7) \
+         desired_revision, content) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
          ON CONFLICT (cluster, name) DO UPDATE SET declared = excluded.declared, \
          admin_state = excluded.admin_state, admin_reason = excluded.admin_reason, \
-         generation = excluded.generation, desired_revision = excluded.desired_revision",
+         generation = excluded.generation, desired_revision = excluded.desired_revision, \
+         content = excluded.content",
     )
     .bind(cluster.as_str())
     .bind(director.name.as_str())
@@ -68,6 +80,7 @@ pub async fn put(
     .bind(&director.admin_reason)
     .bind(to_int(director.generation))
     .bind(to_int(director.desired_revision))
+    .bind(&director.content)
     .execute(connection)
     .await?;
     Ok(())
@@ -93,8 +106,16 @@ pub async fn set_instance(
 }
 
 fn from_columns(columns: Columns) -> Result<DirectorRow, sqlx::Error> {
-    let (name, declared, admin_state, admin_reason, generation, desired_revision, instance) =
-        columns;
+    let (
+        name,
+        declared,
+        admin_state,
+        admin_reason,
+        generation,
+        desired_revision,
+        content,
+        instance,
+    ) = columns;
     Ok(DirectorRow {
         name: name.parse().map_err(|e| decode("a director's name", e))?,
         declared,
@@ -102,6 +123,7 @@ fn from_columns(columns: Columns) -> Result<DirectorRow, sqlx::Error> {
         admin_reason,
         generation: from_int(generation)?,
         desired_revision: from_int(desired_revision)?,
+        content,
         instance,
     })
 }

@@ -126,6 +126,7 @@ fn director(generation: u64) -> DirectorRow {
         admin_reason: "kernel".to_owned(),
         generation,
         desired_revision: 1,
+        content: format!("content {generation}"),
         instance: None,
     }
 }

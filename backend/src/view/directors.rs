@@ -85,6 +85,11 @@ fn view(
 fn vips(facts: &Facts<'_>, observed: &Observed) -> Vec<DirectorVipView> {
     let declared = facts.cluster.declaration.vip.iter().map(|vip| vip.address);
     let is_declared = |vip| declared.clone().any(|declared| declared == vip);
+    let cost_of = |vip| {
+        let specs = &facts.cluster.declaration.vip;
+        let spec = specs.iter().find(|spec| spec.address == vip)?;
+        Some(spec.cost_at(&observed.director))
+    };
     let others = observed
         .vips
         .iter()
@@ -99,6 +104,7 @@ fn vips(facts: &Facts<'_>, observed: &Observed) -> Vec<DirectorVipView> {
             DirectorVipView {
                 vip,
                 cost: decision.and_then(|decision| decision.cost),
+                declared_cost: cost_of(vip),
                 in_lsdb: announces(observed, vip),
                 reason_text: reason.to_string(),
                 reason,

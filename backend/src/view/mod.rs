@@ -1,6 +1,7 @@
 //! What is shown of a cluster, computed purely from what is declared and reported.
 
 mod directors;
+mod placement;
 mod problems;
 mod services;
 mod vips;
@@ -9,6 +10,7 @@ use isopath_api::ids::{DirectorName, NeighborState, RouterId, Vip};
 use isopath_api::observed::Observed;
 use isopath_api::view::{ClusterSummary, ClusterView, State, SwitchView};
 
+pub(crate) use placement::{difference, differing};
 pub(crate) use services::last_check_in_words;
 
 use crate::clock::Moment;
@@ -46,6 +48,8 @@ pub fn build(cluster: &ClusterState, now: Moment, started: Moment) -> ClusterVie
         state,
         verdict,
         problems,
+        warnings: cluster.derived.warnings.clone(),
+        lvs: cluster.derived.lvs,
         switches: switches(&facts),
         directors,
         vips,

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use isopath_api::ids::DirectorName;
 use isopath_api::observed::Health;
+use isopath_api::reason::Reason;
 use isopath_api::view::{
     DirectorView, DirectorVipView, ProblemView, RealServerView, ServiceView, State, VipView,
 };
 use jiff::Timestamp;
 
-use super::{Facts, last_check_in_words, list};
+use super::{Facts, last_check_in_words, list, placement};
 use crate::control::state::DirectorState;
 
 /// An operation that has not ended after so long is told.
@@ -33,6 +34,9 @@ pub(super) fn find(
     problems.extend(uplinks(facts));
     problems.extend(conflicts(facts));
     problems.extend(slow_operations(facts));
+    let specs = facts.cluster.declaration.director.iter();
+    let names: Vec<DirectorName> = specs.map(|spec| spec.name.clone()).collect();
+    problems.extend(placement::problems(services, &names));
     problems.extend(services.iter().flat_map(of_service));
     // Stable: what is equally bad stays in the order VIPs, directors, services.
     problems.sort_by_key(|problem| std::cmp::Reverse(problem.state));
@@ -106,7 +110,12 @@ fn of_vip(vip: &VipView, directors: &[DirectorView]) -> Option<ProblemView> {
         .iter()
         .filter(|d| vip.wanted.contains(&d.name) && !vip.real.contains(&d.name))
         .collect();
-    let explained = |d: &&DirectorView| matches!(d.state, State::Down | State::Unknown);
+    // Told elsewhere: of the director, or of where it would send clients.
+    let explained = |d: &&DirectorView| {
+        let reason = decision(vip, d).map(|decision| &decision.reason);
+        matches!(d.state, State::Down | State::Unknown)
+            || matches!(reason, Some(Reason::DigestMismatch { .. }))
+    };
     match vip.state {
         State::Down if vip.wanted.is_empty() => problem(
             State::Down,

@@ -5,7 +5,7 @@ use isopath_api::ids::DirectorName;
 use isopath_api::observed::{Health, Observed, RealServerObserved, ServiceObserved};
 use isopath_api::view::{RealServerSeen, RealServerView, ServiceView, State};
 
-use super::{Facts, list};
+use super::{Facts, list, placement};
 
 pub(super) fn views(facts: &Facts<'_>) -> Vec<ServiceView> {
     let fresh: Vec<(&DirectorName, &Observed)> = facts
@@ -18,8 +18,14 @@ pub(super) fn views(facts: &Facts<'_>) -> Vec<ServiceView> {
             Some((&spec.name, director.fresh(facts.now)?))
         })
         .collect();
-    let services = &facts.cluster.declaration.service;
-    services.iter().map(|spec| view(spec, &fresh)).collect()
+    let mut placements = placement::views(facts);
+    let services = facts.cluster.declaration.service.iter();
+    services
+        .map(|spec| ServiceView {
+            placement: placements.remove(&spec.id()),
+            ..view(spec, &fresh)
+        })
+        .collect()
 }
 
 fn view(spec: &ServiceSpec, fresh: &[(&DirectorName, &Observed)]) -> ServiceView {
@@ -37,13 +43,21 @@ fn view(spec: &ServiceSpec, fresh: &[(&DirectorName, &Observed)]) -> ServiceView
         .map(|server| real_server(spec, server, &seen))
         .collect();
     let flags = list(spec.flags()).replace(", ", ",");
+    let scheduler = match spec.persistence {
+        Some(persistence) => {
+            let seconds = persistence.timeout.as_secs();
+            format!("{} {flags} persistent {seconds}s", spec.scheduler)
+        }
+        None => format!("{} {flags}", spec.scheduler),
+    };
     ServiceView {
         service: spec.id(),
         state: state(spec, &seen, &real_servers),
-        scheduler: format!("{} {flags}", spec.scheduler).trim_end().to_owned(),
+        scheduler: scheduler.split_whitespace().collect::<Vec<_>>().join(" "),
         forwarding: spec.forwarding,
         quorum: spec.quorum,
         real_servers,
+        placement: None,
     }
 }
 

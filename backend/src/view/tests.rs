@@ -8,13 +8,13 @@ use isopath_api::ids::NeighborState;
 use isopath_api::interface::{Authentication, Interface, Refused};
 use isopath_api::observed::{CheckResult, Health};
 use isopath_api::reason::Reason;
-use isopath_api::view::{DirectorView, OperationState};
+use isopath_api::view::{Agreement, DirectorView, OperationState};
 use jiff::Timestamp;
 
 use super::*;
 use crate::control::operation::{Kind, Operation};
 use crate::control::state::Conflict;
-use crate::testing::{Known, SERVICE, observed, router_id, set_health, withdrawn};
+use crate::testing::{Known, SERVICE, observed, router_id, set_health, with_digest, withdrawn};
 
 fn shown(known: &Known) -> ClusterView {
     build(&known.cluster, known.now, known.started)
@@ -63,7 +63,7 @@ fn all_is_well() {
     };
     assert_eq!((seen.width, seen.switch_name().as_str()), (3, "sw1"));
     assert_eq!(seen.through, ["d1", "d2", "d3"]);
-    assert_eq!(view.services[0].scheduler, "mh mh-port");
+    assert_eq!(view.services[0].scheduler, "mh mh-fallback,mh-port");
     assert_eq!(view.services[0].real_servers[0].active, 9);
     assert_eq!(view.switches.len(), 1);
     assert_eq!(view.switches[0].name.as_deref(), Some("sw1"));
@@ -423,4 +423,150 @@ fn an_operation_that_hangs_is_told_with_what_it_waits_for() {
     known.hear(observed(2, &[1, 2]));
     let expected = "director.drain of d1: not done yet: d1 still announces 10.99.0.1";
     assert_eq!(problems(&shown(&known)), [expected]);
+}
+
+/// Another digest than the expected one, and one of another version.
+const OTHER: &str = "010000000000000000";
+const LATER: &str = "02ffffffffffffffff";
+
+#[test]
+fn how_a_digest_compares_and_when_it_is_told() {
+    struct Case {
+        what: &'static str,
+        report: fn(&mut Known),
+        agreement: Agreement,
+        told: bool,
+    }
+    let cases = [
+        Case {
+            what: "the expected one",
+            report: |known| known.hear(with_digest(observed(1, &[1, 2]), None)),
+            agreement: Agreement::Same,
+            told: false,
+        },
+        Case {
+            what: "another one",
+            report: |known| known.hear(with_digest(observed(1, &[1, 2]), Some(OTHER))),
+            agreement: Agreement::Differs,
+            told: true,
+        },
+        Case {
+            what: "one of another version",
+            report: |known| known.hear(with_digest(observed(1, &[1, 2]), Some(LATER))),
+            agreement: Agreement::Unknown,
+            told: false,
+        },
+        Case {
+            what: "none",
+            report: |known| known.hear(observed(1, &[1, 2])),
+            agreement: Agreement::Unknown,
+            told: false,
+        },
+        Case {
+            what: "that of a generation before",
+            report: |known| {
+                known.hear(with_digest(observed(1, &[1, 2]), Some(OTHER)));
+                known.director(1).generation = 2;
+            },
+            agreement: Agreement::RollingOut,
+            told: false,
+        },
+        Case {
+            what: "an old report",
+            report: |known| {
+                known.hear(with_digest(observed(1, &[1, 2]), Some(OTHER)));
+                known.pass(Duration::from_secs(6));
+                known.hear(observed(2, &[1, 2]));
+            },
+            agreement: Agreement::Unknown,
+            told: false,
+        },
+    ];
+    for case in cases {
+        let mut known = Known::healthy(2);
+        (case.report)(&mut known);
+        let view = shown(&known);
+        let placement = view.services[0].placement.as_ref().unwrap();
+        let d1 = &placement.directors[0];
+        assert_eq!(d1.agreement, case.agreement, "{}", case.what);
+        let problems = problems(&view);
+        let told = problems.iter().any(|it| it.starts_with("placement on"));
+        assert_eq!(told, case.told, "{}: {problems:?}", case.what);
+    }
+}
+
+#[test]
+fn a_director_that_differs_is_told_once_with_since_when() {
+    let mut known = Known::healthy(2);
+    let reason = Reason::DigestMismatch {
+        service: SERVICE.parse().unwrap(),
+        expected: LATER.parse().unwrap(),
+        found: OTHER.parse().unwrap(),
+    };
+    known.hear(with_digest(withdrawn(1, &[2], reason), Some(OTHER)));
+    known.hear(with_digest(observed(2, &[2]), None));
+    known.cluster.differing = differing(&known.cluster, known.now);
+    let since = known.now.wall;
+    known.pass(Duration::from_secs(3));
+    let view = shown(&known);
+    assert_eq!(view.state, State::Degraded);
+    let expected = &view.services[0].placement.as_ref().unwrap().expected;
+    let told = format!(
+        "placement on director d1: it would send clients to other real servers than declared: \
+         {SERVICE}: digest {OTHER}, expected {expected}"
+    );
+    assert_eq!(problems(&view), [told], "and not again as the VIP's");
+    assert_eq!(view.problems[0].since, Some(since));
+
+    known.cluster.differing = differing(&known.cluster, known.now);
+    assert_eq!(
+        known.cluster.differing.values().next().map(|at| at.wall),
+        Some(since)
+    );
+}
+
+#[test]
+fn what_differs_is_remembered_until_a_report_says_otherwise() {
+    let mut known = Known::healthy(2);
+    let now_differing = |known: &mut Known| {
+        known.cluster.differing = differing(&known.cluster, known.now);
+        known.cluster.differing.len()
+    };
+    known.hear(with_digest(observed(1, &[1, 2]), Some(OTHER)));
+    assert_eq!(now_differing(&mut known), 1);
+    known.director(1).generation = 2;
+    assert_eq!(
+        now_differing(&mut known),
+        1,
+        "a change on its way ends nothing"
+    );
+    known.pass(Duration::from_secs(31));
+    assert_eq!(now_differing(&mut known), 1, "silence ends nothing");
+    let mut report = with_digest(observed(1, &[1, 2]), None);
+    report.generation = 2;
+    known.hear(report);
+    assert_eq!(now_differing(&mut known), 0);
+}
+
+#[test]
+fn only_directors_at_the_lowest_cost_make_the_width() {
+    let mut known = Known::healthy(3);
+    let mut declaration = (*known.cluster.declaration).clone();
+    let backup = "d3".parse().unwrap();
+    declaration.vip[0].director_cost.insert(backup, 100);
+    known.cluster.declaration = declaration.into();
+    let names = |names: &[DirectorName]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let view = shown(&known);
+    assert_eq!(names(&view.vips[0].wanted), ["d1", "d2", "d3"]);
+    assert_eq!(names(&view.vips[0].lowest), ["d1", "d2"]);
+    assert_eq!(view.directors[2].vips[0].declared_cost, Some(100));
+    assert_eq!(view.state, State::Up);
+    for n in [1, 2] {
+        known.director(n).admin_state = AdminState::Drained;
+    }
+    assert_eq!(
+        names(&shown(&known).vips[0].lowest),
+        ["d3"],
+        "the backup's turn"
+    );
 }

@@ -40,9 +40,14 @@ pub(super) fn views(facts: &Facts<'_>) -> Vec<VipView> {
                 Some(_) if complete && foreign.is_empty() => State::Up,
                 Some(_) => State::Degraded,
             };
+            let cheapest = wanted.iter().map(|name| vip.cost_at(name)).min();
+            let lowest = wanted
+                .iter()
+                .filter(|name| Some(vip.cost_at(name)) == cheapest);
             VipView {
                 vip: vip.address,
                 state,
+                lowest: lowest.cloned().collect(),
                 wanted: wanted.clone(),
                 real,
                 foreign,

@@ -36,6 +36,7 @@ fn summary(applied: &Applied) -> String {
         changed,
         dry_run,
         directors,
+        warnings: _,
     } = applied;
     if !changed {
         return format!("{cluster}: no difference to revision {revision}\n");

@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use isopath_api::declare::{Forwarding, Scheduler, SchedulerFlag};
+use isopath_api::declare::{Forwarding, Lvs, Scheduler, SchedulerFlag};
 use isopath_api::ids::{Protocol, RealServerId, ServiceId, Vip};
 use isopath_ipvs::{Destination, DestinationSpec, ServiceSpec};
 use proptest::prelude::*;
@@ -251,8 +252,14 @@ fn web(scheduler: Scheduler, servers: &[u8]) -> Wanted {
     };
     Wanted {
         vips: [vip(1)].into(),
-        services: vec![service],
+        services: [(service.id, Arc::new(service))].into(),
+        lvs: Lvs::default(),
     }
+}
+
+/// The only service of [`web`].
+fn only(wanted: &mut Wanted) -> &mut ServiceWanted {
+    Arc::make_mut(wanted.services.get_mut(&service_id(1)).unwrap())
 }
 
 /// The kinds of the steps, for tests that are about the order alone.
@@ -423,14 +430,14 @@ fn insertions_keep_as_much_of_the_kernels_list_as_can_stay() {
 fn a_real_server_that_is_dead_when_it_is_added_is_in_mhs_table() {
     let id = service_id(1);
     let mut wanted = web(Scheduler::Mh, &[1, 2]);
-    wanted.services[0].real_servers[1] = server(2, 5, 0);
+    only(&mut wanted).real_servers[1] = server(2, 5, 0);
     let mut model = Model::new();
     model.reconcile(&wanted);
     assert_eq!(model.weight(id, 2), 0);
     assert_eq!(model.table[&(id, server_address(2))], 5);
 
     // A declared weight that changes meanwhile changes the table on every director.
-    wanted.services[0].real_servers[1] = server(2, 7, 0);
+    only(&mut wanted).real_servers[1] = server(2, 7, 0);
     model.reconcile(&wanted);
     assert_eq!(model.weight(id, 2), 0);
     assert_eq!(model.table[&(id, server_address(2))], 7);
@@ -443,7 +450,7 @@ fn a_dead_real_server_keeps_its_place_and_is_no_removal() {
     let mut wanted = web(Scheduler::Mh, &[1, 2]);
     let mut model = Model::new();
     model.reconcile(&wanted);
-    wanted.services[0].real_servers[1].effective_weight = 0;
+    only(&mut wanted).real_servers[1].effective_weight = 0;
     let steps = model.reconcile(&wanted);
     let dead = DestinationSpec::new(server_address(2), isopath_ipvs::Forwarding::DirectRoute, 0);
     assert_eq!(steps, [Step::SetRealServer(id, dead)]);
@@ -562,14 +569,15 @@ fn any_wanted() -> impl Strategy<Value = Wanted> {
         },
     );
     proptest::collection::btree_map(1..5_u8, service, 0..4).prop_map(|services| {
-        let services = services.into_iter().map(|(number, service)| ServiceWanted {
-            id: service_id(number),
-            ..service
+        let services = services.into_iter().map(|(number, service)| {
+            let id = service_id(number);
+            (id, Arc::new(ServiceWanted { id, ..service }))
         });
-        let services: Vec<_> = services.collect();
+        let services: BTreeMap<_, _> = services.collect();
         Wanted {
-            vips: services.iter().map(|service| service.id.vip).collect(),
+            vips: services.keys().map(|id| id.vip).collect(),
             services,
+            lvs: Lvs::default(),
         }
     })
 }
@@ -579,10 +587,9 @@ fn check(model: &Model, wanted: &Wanted) {
     let interface = model.observed.interfaces.get(INTERFACE);
     let vips = interface.map(|it| it.vips.clone()).unwrap_or_default();
     assert_eq!(vips, wanted.vips);
-    let ids = |services: &[ServiceWanted]| -> Vec<_> { services.iter().map(|it| it.id).collect() };
-    let kernel: Vec<_> = model.observed.services.keys().copied().collect();
-    assert_eq!(kernel, ids(&wanted.services));
-    for service in &wanted.services {
+    let kernel: Vec<_> = model.observed.services.keys().collect();
+    assert_eq!(kernel, wanted.services.keys().collect::<Vec<_>>());
+    for service in wanted.services.values() {
         let observed = &model.observed.services[&service.id];
         assert_eq!(observed.spec.scheduler.name(), service.scheduler.as_str());
         let mut shall: Vec<_> = service

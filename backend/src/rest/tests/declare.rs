@@ -1,6 +1,8 @@
 //! What is declared, and what is refused.
 
 use axum::http::StatusCode;
+use isopath_api::declare::{Profile, WarningCode};
+use isopath_api::digest::Placement;
 use serde_json::json;
 
 use crate::testing::{Server, declaration_json};
@@ -13,7 +15,7 @@ async fn a_declaration_makes_a_cluster_and_its_directors_desired_states() {
     assert_eq!(
         answer.json,
         json!({ "cluster": "edge", "revision": 1, "changed": true, "dry_run": false,
-                "directors": ["d1", "d2"] })
+                "directors": ["d1", "d2"], "warnings": [] })
     );
     let (id, desired) = server.stream("d2").await.next().await.unwrap();
     assert_eq!(id, format!("{}:1", desired.epoch));
@@ -21,6 +23,68 @@ async fn a_declaration_makes_a_cluster_and_its_directors_desired_states() {
     assert_eq!(desired.director.as_str(), "d2");
     assert_eq!(desired.router_id.to_string(), "10.0.2.2");
     assert_eq!(desired.service[0].real_server.len(), 2);
+    let expected = Placement::declared(&desired.service[0], &desired.lvs).digest();
+    assert_eq!(desired.lvs.profile, Profile::Stateless);
+    assert_eq!(desired.digests[&desired.service[0].id()], expected);
+}
+
+#[tokio::test]
+async fn each_director_is_told_its_own_cost() {
+    let server = Server::start().await;
+    let mut declaration = declaration_json(2);
+    declaration["vip"][0]["director_cost"] = json!({ "d2": 100 });
+    server.call("PUT", "clusters/edge", &declaration).await;
+    for (director, cost) in [("d1", 1), ("d2", 100)] {
+        let (_, desired) = server.stream(director).await.next().await.unwrap();
+        assert_eq!(desired.vip[0].announce.cost, cost, "{director}");
+        assert!(desired.vip[0].director_cost.is_empty(), "{director}");
+    }
+    let revision = server.get("clusters/edge/revisions/1").await.json;
+    assert_eq!(
+        revision["declaration"]["vip"][0]["director_cost"]["d2"], 100,
+        "what is stored is what was declared"
+    );
+}
+
+#[tokio::test]
+async fn what_is_unwise_is_answered_and_stays_to_be_seen() {
+    let server = Server::start().await;
+    let mut unwise = declaration_json(2);
+    unwise["service"][0]["scheduler"] = json!("wlc");
+    for (path, changed) in [
+        ("clusters/edge?dry_run=true", true),
+        ("clusters/edge", true),
+        ("clusters/edge", false),
+    ] {
+        let answer = server.call("PUT", path, &unwise).await;
+        assert_eq!(answer.json["changed"], changed, "{path}");
+        let warning = &answer.json["warnings"][0];
+        assert_eq!(warning["code"], "scheduler-not-shared", "{path}");
+        assert_eq!(warning["at"], "/service/0/scheduler", "{path}");
+    }
+    let view = server.view().await;
+    assert_eq!(view.warnings.len(), 1);
+    assert_eq!(view.warnings[0].code, WarningCode::SchedulerNotShared);
+    server.declare(2).await;
+    assert_eq!(server.view().await.warnings, []);
+}
+
+#[tokio::test]
+async fn nat_over_several_directors_at_one_cost_is_refused_with_its_place() {
+    let server = Server::start().await;
+    let mut nat = declaration_json(2);
+    nat["service"][0]["forwarding"] = json!("nat");
+    let answer = server.call("PUT", "clusters/edge", &nat).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(
+        answer.json["errors"][0]["pointer"], "/service/0/forwarding",
+        "{}",
+        answer.text
+    );
+    nat["vip"][0]["director_cost"] = json!({ "d2": 100 });
+    let answer = server.call("PUT", "clusters/edge", &nat).await;
+    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+    assert_eq!(answer.json["warnings"][0]["code"], "nat-with-backup");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 
-use crate::testing::{Server, observed, request};
+use crate::testing::{Server, declaration_json, observed, request, with_digest};
 
 async fn metrics(server: &Server) -> String {
     let answer = server.send(request("GET", "/metrics", None, None)).await;
@@ -21,10 +21,15 @@ async fn metrics_show_what_is_wanted_and_what_is() {
     let server = Server::start().await;
     server.declare(2).await;
     for n in [1, 2] {
-        server.follow(observed(n, &[1, 2])).await;
+        let other = (n == 1).then_some("010000000000000000");
+        server
+            .follow(with_digest(observed(n, &[1, 2]), other))
+            .await;
     }
     let text = metrics(&server).await;
     for line in [
+        "isopath_digest_mismatch{cluster=\"edge\",service=\"tcp:10.99.0.1:80\"} 1",
+        "isopath_vip_ecmp_width_wanted{cluster=\"edge\",vip=\"10.99.0.1\"} 2",
         "isopath_director_up{cluster=\"edge\",director=\"d1\"} 1",
         "isopath_director_admin_state{admin_state=\"active\",cluster=\"edge\",director=\"d2\"} 1",
         "isopath_vip_announcers{cluster=\"edge\",vip=\"10.99.0.1\"} 2",
@@ -64,6 +69,12 @@ async fn what_is_declared_no_more_leaves_no_series_behind() {
     server.declare(1).await;
     let text = metrics(&server).await;
     assert!(!text.contains("director=\"d2\""), "{text}");
+    assert!(text.contains("isopath_digest_mismatch{"), "{text}");
+    let mut empty = declaration_json(1);
+    empty["service"] = serde_json::json!([]);
+    server.call("PUT", "clusters/edge", &empty).await;
+    let text = metrics(&server).await;
+    assert!(!text.contains("isopath_digest_mismatch{"), "{text}");
 }
 
 #[tokio::test]

@@ -1,12 +1,19 @@
 //! What outlives the controller.
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
+use isopath_api::declare::Profile;
 use isopath_api::desired::AdminState;
 use isopath_api::reason::Reason;
 use isopath_api::view::State;
 use serde_json::json;
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Connection, SqliteConnection};
+use tempfile::TempDir;
 
-use crate::testing::{Server, observed, withdrawn};
+use crate::testing::{self, Server, observed, withdrawn};
 
 #[tokio::test]
 async fn what_was_acknowledged_is_there_after_a_kill() {
@@ -114,4 +121,70 @@ async fn one_database_is_served_once() {
         source.starts_with("another isopathd serves from"),
         "{source}"
     );
+}
+
+/// What the first release had stored: a declaration without anything that came later, under a
+/// schema without what came later.
+async fn database_of_the_first_release(directory: &TempDir) {
+    let mut first: Migrator = sqlx::migrate!("../migrations");
+    first.migrations.to_mut().truncate(1);
+    let url = testing::url(directory);
+    let options = url.parse::<SqliteConnectOptions>().unwrap();
+    let options = options.create_if_missing(true);
+    let mut database = SqliteConnection::connect_with(&options).await.unwrap();
+    first.run(&mut database).await.unwrap();
+    let declaration = r#"{
+        "cluster":"edge","max_paths":8,
+        "director":[{"name":"d1","router_id":"10.0.1.2"},{"name":"d2","router_id":"10.0.2.2"}],
+        "switch":[{"name":"sw1","router_id":"10.0.0.1"}],
+        "vip":[{"address":"10.99.0.1","announce":{"as":"stub","cost":1},"require":"all"}],
+        "service":[{
+            "vip":"10.99.0.1","protocol":"tcp","port":80,"scheduler":"mh","flags":["mh-port"],
+            "forwarding":"dr","quorum":1,
+            "check":{"type":"http","path":"/healthz","interval":"1s","timeout":"500ms","rise":2,"fall":2},
+            "real_server":[{"address":"10.1.0.11","weight":1},{"address":"10.1.0.12","port":8080,"weight":0}]
+        }]
+    }"#;
+    let revision = "INSERT INTO revisions VALUES ('edge', 3, $1, 'ops', '', 0)";
+    for statement in [
+        "INSERT INTO epoch VALUES (1, 'e1', 0)",
+        "INSERT INTO clusters VALUES ('edge', 3, 0)",
+        revision,
+        "INSERT INTO directors VALUES ('edge', 'd1', 1, 'active', '', 4, 3, 'instance-1')",
+        "INSERT INTO directors VALUES ('edge', 'd2', 1, 'drained', 'kernel', 7, 2, NULL)",
+    ] {
+        let mut query = sqlx::query(statement);
+        if statement == revision {
+            query = query.bind(declaration);
+        }
+        query.execute(&mut database).await.unwrap();
+    }
+    database.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_an_earlier_release_stored_is_taken_over_under_another_generation() {
+    let directory = Arc::new(TempDir::new().unwrap());
+    database_of_the_first_release(&directory).await;
+    let server = Server::on(directory).await;
+    let mut desired = Vec::new();
+    for director in ["d1", "d2"] {
+        desired.push(server.stream(director).await.next().await.unwrap().1);
+    }
+    let [d1, d2] = desired.as_slice() else {
+        panic!("{desired:?}")
+    };
+    // The agents have these states in force without profile and digests, and refuse others
+    // under the same number.
+    assert_eq!((d1.generation, d1.revision), (5, 3));
+    assert_eq!((d2.generation, d2.revision), (8, 2));
+    assert_eq!(d2.admin_state, AdminState::Drained);
+    assert_eq!(d1.lvs.profile, Profile::Stateless);
+    assert_eq!(d1.digests.len(), 1);
+    assert_eq!(d1.service[0].real_server[1].port, Some(8080));
+    assert_eq!(server.view().await.revision, 3);
+
+    let server = server.killed_and_started_again().await;
+    let (_, again) = server.stream("d1").await.next().await.unwrap();
+    assert_eq!(again, *d1, "the same release derives the same");
 }
