@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use isopath_agent::real_server::command::Verb;
-use isopath_agent::run::{Options, read_file, run, summary};
+use isopath_agent::run::{Options, read_sections, run, summary};
 use tracing_subscriber::EnvFilter;
 
 /// The exit code for a command or a file that cannot be understood, as clap has it.
@@ -67,8 +67,8 @@ fn main() -> ExitCode {
 
 fn director(command: Director) -> ExitCode {
     let (Director::Run { config, .. } | Director::Check { config }) = &command;
-    let file = match read_file(config) {
-        Ok(file) => file,
+    let (file, sections) = match read_sections(config) {
+        Ok(read) => read,
         Err(error) => {
             eprintln!("{:#}", anyhow::Error::new(error));
             return ExitCode::from(USAGE);
@@ -81,6 +81,7 @@ fn director(command: Director) -> ExitCode {
             Options {
                 config,
                 start_speaker: !no_speaker,
+                sections,
             },
         ),
     };

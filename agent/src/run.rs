@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use isopath_api::config::{DirectorConfig, DirectorFile};
 use isopath_api::fault::FileFaults;
+use isopath_api::sections::Sections;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
@@ -57,6 +58,9 @@ pub struct Options {
     pub config: PathBuf,
     /// Whether the agent starts a speaker where none answers.
     pub start_speaker: bool,
+    /// The sections of the director's file as it was read; without them it is parsed whole each
+    /// time that it is reread.
+    pub sections: Option<Sections>,
 }
 
 /// Why the file cannot be used.
@@ -102,11 +106,21 @@ pub enum StartError {
 /// # Errors
 /// It cannot be read or has faults.
 pub fn read_file(path: &Path) -> Result<DirectorFile, FileError> {
+    read_sections(path).map(|(file, _)| file)
+}
+
+/// Reads a director's file, and what tells which of its services a later text has changed.
+///
+/// # Errors
+/// It cannot be read or has faults.
+pub fn read_sections(path: &Path) -> Result<(DirectorFile, Option<Sections>), FileError> {
     let text = std::fs::read_to_string(path).map_err(|source| FileError::Read {
         path: path.to_owned(),
         source,
     })?;
-    Ok(DirectorFile::parse(&path.display().to_string(), &text)?)
+    let file = DirectorFile::parse(&path.display().to_string(), &text)?;
+    let sections = Sections::of(&text, &file);
+    Ok((file, sections))
 }
 
 /// What a file says, in one line.
@@ -321,7 +335,12 @@ fn start_source(
     }
     let intents = source.intents;
     intents.send_replace(Some(Arc::new(Intent::from_file(file))));
-    let reload = Reload::new(&options.config, file.clone(), intents)?;
+    let reload = Reload::new(
+        &options.config,
+        file.clone(),
+        options.sections.clone(),
+        intents,
+    )?;
     tasks.spawn(reload.run());
     Ok(None)
 }

@@ -22,5 +22,6 @@ pub mod paths;
 pub mod problem;
 pub mod real_server;
 pub mod reason;
+pub mod sections;
 pub mod speaker;
 pub mod view;

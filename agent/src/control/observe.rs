@@ -3,7 +3,7 @@
 use isopath_api::declare::ServiceSpec;
 use isopath_api::ids::{RealServerId, Vip};
 use isopath_api::observed::{
-    ControllerObserved, DataplaneObserved, Health, Observed, RealServerObserved, ServiceObserved,
+    ControllerObserved, DataplaneObserved, Observed, RealServerObserved, ServiceObserved,
     VipObserved,
 };
 use isopath_api::reason::{Decision, Reason};
@@ -82,8 +82,8 @@ impl State {
                 let in_kernel = kernel.and_then(|kernel| kernel.real_servers.get(&id));
                 RealServerObserved {
                     real_server: id,
-                    health: check.map_or(Health::Unknown, |check| check.health()),
-                    since: check.map_or(now, |check| check.since),
+                    health: self.checks.health(service, id),
+                    since: self.checks.since(service, id).unwrap_or(now),
                     last_check: check.and_then(|check| check.last.clone()),
                     weight: server.weight,
                     effective_weight: in_kernel.map(|real_server| real_server.weight),

@@ -62,8 +62,7 @@ pub struct Checked {
     pub since: Timestamp,
     /// The last try.
     pub last: Option<CheckResult>,
-    /// Nothing where nothing is tried.
-    _task: Option<AbortOnDropHandle<()>>,
+    _task: AbortOnDropHandle<()>,
 }
 
 impl Checked {
@@ -73,10 +72,32 @@ impl Checked {
     }
 }
 
+/// The real servers of a service that count as healthy without a check.
+#[derive(Debug)]
+struct Unchecked {
+    since: Timestamp,
+    /// In ascending order.
+    servers: Box<[RealServerId]>,
+}
+
+impl Unchecked {
+    fn new(service: &ServiceSpec, since: Timestamp) -> Self {
+        let servers = service.real_server.iter();
+        let mut servers: Box<[_]> = servers.map(|it| service.real_server_id(it)).collect();
+        servers.sort_unstable();
+        Self { since, servers }
+    }
+
+    fn has(&self, server: RealServerId) -> bool {
+        self.servers.binary_search(&server).is_ok()
+    }
+}
+
 /// All checks of this director.
 #[derive(Debug)]
 pub struct Checks {
     running: BTreeMap<CheckKey, Checked>,
+    unchecked: BTreeMap<ServiceId, Unchecked>,
     next_serial: u64,
     tls: Arc<CheckTls>,
     permits: Arc<Semaphore>,
@@ -89,6 +110,7 @@ impl Checks {
         let (outcomes, receiver) = mpsc::channel(OUTCOMES);
         let checks = Self {
             running: BTreeMap::new(),
+            unchecked: BTreeMap::new(),
             next_serial: 0,
             tls: Arc::new(CheckTls::new()),
             permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
@@ -101,7 +123,15 @@ impl Checks {
     /// changed one keeps its health and counts anew.
     pub fn apply(&mut self, services: &[ServiceSpec], now: Timestamp) {
         let mut before = std::mem::take(&mut self.running);
+        let unchecked = std::mem::take(&mut self.unchecked);
         for service in services {
+            let without = unchecked.get(&service.id());
+            if service.check.kind == CheckKind::None {
+                let since = without.map_or(now, |it| it.since);
+                let servers = Unchecked::new(service, since);
+                self.unchecked.insert(service.id(), servers);
+                continue;
+            }
             for server in &service.real_server {
                 let key = (service.id(), service.real_server_id(server));
                 let checked = match before.remove(&key) {
@@ -109,7 +139,10 @@ impl Checks {
                     Some(Checked { state, since, .. }) => {
                         self.start(key, &service.check, state.health(), since)
                     }
-                    None => self.start(key, &service.check, Health::Unknown, now),
+                    None => match without.filter(|it| it.has(key.1)) {
+                        Some(it) => self.start(key, &service.check, Health::Up, it.since),
+                        None => self.start(key, &service.check, Health::Unknown, now),
+                    },
                 };
                 self.running.insert(key, checked);
             }
@@ -125,20 +158,13 @@ impl Checks {
     ) -> Checked {
         let serial = self.next_serial;
         self.next_serial += 1;
-        let (health, task) = match spec.kind {
-            CheckKind::None => (Health::Up, None),
-            CheckKind::Tcp | CheckKind::Http | CheckKind::Https => {
-                let check = Check {
-                    key,
-                    serial,
-                    interval: spec.interval,
-                    target: Target::new(key, spec, Arc::clone(&self.tls)),
-                    permits: Arc::clone(&self.permits),
-                    outcomes: self.outcomes.clone(),
-                };
-                let task = AbortOnDropHandle::new(tokio::spawn(check.run()));
-                (health, Some(task))
-            }
+        let check = Check {
+            key,
+            serial,
+            interval: spec.interval,
+            target: Target::new(key, spec, Arc::clone(&self.tls)),
+            permits: Arc::clone(&self.permits),
+            outcomes: self.outcomes.clone(),
         };
         Checked {
             spec: spec.clone(),
@@ -146,7 +172,7 @@ impl Checks {
             state: HealthState::resumed(health),
             since,
             last: None,
-            _task: task,
+            _task: AbortOnDropHandle::new(tokio::spawn(check.run())),
         }
     }
 
@@ -189,10 +215,25 @@ impl Checks {
         self.running.get(&(service, server))
     }
 
-    /// The health of a real server, unknown where it is not checked.
+    /// The health of a real server; unknown where there is none.
     pub fn health(&self, service: ServiceId, server: RealServerId) -> Health {
-        self.check(service, server)
-            .map_or(Health::Unknown, Checked::health)
+        match self.check(service, server) {
+            Some(check) => check.health(),
+            None if self.without_check(service, server).is_some() => Health::Up,
+            None => Health::Unknown,
+        }
+    }
+
+    /// Since when its health stands; nothing where there is none.
+    pub fn since(&self, service: ServiceId, server: RealServerId) -> Option<Timestamp> {
+        match self.check(service, server) {
+            Some(check) => Some(check.since),
+            None => self.without_check(service, server).map(|it| it.since),
+        }
+    }
+
+    fn without_check(&self, service: ServiceId, server: RealServerId) -> Option<&Unchecked> {
+        self.unchecked.get(&service).filter(|it| it.has(server))
     }
 }
 

@@ -291,6 +291,25 @@ async fn an_unchanged_check_keeps_its_state_and_a_changed_one_its_health() {
 }
 
 #[tokio::test]
+async fn without_a_check_a_real_server_is_up_and_a_check_that_comes_keeps_that() {
+    let (listener, server) = listen().await;
+    let _serving = accept_all(listener);
+    let (mut checks, _outcomes) = Checks::new();
+    let (first, later) = (Timestamp::UNIX_EPOCH, Timestamp::from_second(60).unwrap());
+    checks.apply(&declared(server, spec(CheckKind::None)), first);
+    assert_eq!(checks.health(service(), server), Health::Up);
+    checks.apply(&declared(server, spec(CheckKind::None)), later);
+    assert_eq!(checks.since(service(), server), Some(first));
+    let other = RealServerId("127.0.0.9:80".parse().unwrap());
+    assert_eq!(checks.health(service(), other), Health::Unknown);
+
+    checks.apply(&declared(server, spec(CheckKind::Tcp)), later);
+    let check = checks.check(service(), server).expect("the check runs");
+    assert_eq!((check.health(), check.since), (Health::Up, first));
+    assert_eq!(checks.health(service(), other), Health::Unknown);
+}
+
+#[tokio::test]
 async fn many_hanging_real_servers_do_not_delay_another_check() {
     // Nobody listens at the far end of these; the loopback interface drops nothing, so a
     // listener that never accepts and never answers stands in for a dead path.

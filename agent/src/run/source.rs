@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use isopath_api::config::{AreaType, ControllerConfig, DirectorConfig, DirectorFile};
 use isopath_api::desired::Desired;
+use isopath_api::sections::Sections;
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::{StartError, read_file, summary};
+use super::{StartError, read_sections, summary};
 use crate::causes;
 use crate::controller_link::{ControllerLink, LinkHealth, SnapshotRequest};
 use crate::desired::{Admission, Identity, Intent, admit};
@@ -96,6 +97,8 @@ pub(super) struct Reload {
     path: PathBuf,
     /// The file as it is in force.
     file: DirectorFile,
+    /// Its text, as far as it tells which services another text has changed.
+    sections: Option<Sections>,
     intents: watch::Sender<Option<Arc<Intent>>>,
     hangups: Signal,
 }
@@ -104,11 +107,13 @@ impl Reload {
     pub(super) fn new(
         path: &Path,
         file: DirectorFile,
+        sections: Option<Sections>,
         intents: watch::Sender<Option<Arc<Intent>>>,
     ) -> Result<Self, StartError> {
         Ok(Self {
             path: path.to_owned(),
             file,
+            sections,
             intents,
             hangups: signal(SignalKind::hangup()).map_err(StartError::Signals)?,
         })
@@ -122,8 +127,11 @@ impl Reload {
 
     /// Takes VIPs and services from the file; a malformed file changes nothing.
     pub(super) fn reread(&mut self) {
-        let file = match read_file(&self.path) {
-            Ok(file) => file,
+        if self.reread_services() {
+            return;
+        }
+        let (file, sections) = match read_sections(&self.path) {
+            Ok(read) => read,
             Err(error) => {
                 let error = causes(&error);
                 tracing::error!(error, "the file is not taken, what was in force stays");
@@ -150,6 +158,30 @@ impl Reload {
         self.file.lvs = file.lvs;
         self.file.vip = file.vip;
         self.file.service = file.service;
+        self.sections = sections;
+    }
+
+    /// Takes the services that have changed where nothing else has; whether that is so. What is
+    /// wrong with the file is for the whole of it to say.
+    fn reread_services(&mut self) -> bool {
+        let Some(sections) = &self.sections else {
+            return false;
+        };
+        let Ok(text) = std::fs::read_to_string(&self.path) else {
+            return false;
+        };
+        let Some((sections, changed)) = sections.changed(&text, &self.file) else {
+            return false;
+        };
+        let services = changed.len();
+        for (place, service) in changed {
+            self.file.service[place] = service;
+        }
+        self.sections = Some(sections);
+        tracing::info!(services, "reread the file, only services have changed");
+        self.intents
+            .send_replace(Some(Arc::new(Intent::from_file(&self.file))));
+        true
     }
 }
 

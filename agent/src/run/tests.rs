@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::read_sections;
 use super::source::{Reload, last_good};
 use super::*;
 use crate::causes;
@@ -164,6 +165,7 @@ address = "127.0.0.1"
         let options = Options {
             config: self.path("d1.toml"),
             start_speaker: false,
+            sections: None,
         };
         let stop = CancellationToken::new();
         let running = run_until(file, options, stop.clone());
@@ -369,7 +371,8 @@ async fn a_reread_file_counts_only_where_it_is_well_formed() {
     let file = bench.write(80);
     let (intents, mut receiver) = watch::channel(None);
     let path = bench.path("d1.toml");
-    let mut reload = Reload::new(&path, file, intents).unwrap();
+    let (_, sections) = read_sections(&path).unwrap();
+    let mut reload = Reload::new(&path, file, sections, intents).unwrap();
     let good = std::fs::read_to_string(&path).unwrap();
 
     std::fs::write(&path, good.replace("10.99.0.1", "10.99.0.0/24")).unwrap();
@@ -385,6 +388,16 @@ async fn a_reread_file_counts_only_where_it_is_well_formed() {
         .borrow_and_update()
         .clone()
         .expect("the file was not taken");
+    assert_eq!(intent.vips[0].address.to_string(), "10.99.0.7");
+
+    let good = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{good}weight = 9\n")).unwrap();
+    reload.reread();
+    let intent = receiver
+        .borrow_and_update()
+        .clone()
+        .expect("the changed service was not taken");
+    assert_eq!(intent.services[0].real_server[0].weight, 9);
     assert_eq!(intent.vips[0].address.to_string(), "10.99.0.7");
 }
 
