@@ -8,6 +8,7 @@
 //! - [`health`]: the checks; [`weights`]: what their results make of a real server's weight;
 //! - [`decide`]: whether a VIP is announced, and why: pure;
 //! - [`dataplane`] and [`kernel`]: what the kernel has, and the task that owns it;
+//! - [`readiness`]: what speaks against announcing a VIP for the first time;
 //! - [`speaker_link`]: the connection to the speaker, and the speaker that the agent starts;
 //! - [`controller_link`]: the stream of the [`desired`] state, and reports;
 //! - [`socket`] and [`metrics`]: what operators and Prometheus ask;
@@ -25,6 +26,7 @@ pub mod health;
 pub mod kernel;
 pub mod metrics;
 pub mod overrides;
+pub mod readiness;
 pub mod real_server;
 pub mod run;
 pub mod socket;

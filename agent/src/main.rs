@@ -82,6 +82,7 @@ fn director(command: Director) -> ExitCode {
                 config,
                 start_speaker: !no_speaker,
                 sections,
+                ask_in_arp: true,
             },
         ),
     };

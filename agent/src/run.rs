@@ -35,6 +35,7 @@ use crate::health::{CheckKey, Checks};
 use crate::kernel::{self, KernelReport, NumberedWanted};
 use crate::metrics::MetricsServer;
 use crate::overrides::{ByVip, OverrideRequest, Overrides};
+use crate::readiness::{Gate, GateReport, Place};
 use crate::socket::{Socket, SocketError, Sources};
 use crate::speaker_link::{self, Publication, SpeakerEvent, SpeakerLink, SpeakerProcess};
 use crate::store::{self, StoreError};
@@ -61,6 +62,8 @@ pub struct Options {
     /// The sections of the director's file as it was read; without them it is parsed whole each
     /// time that it is reread.
     pub sections: Option<Sections>,
+    /// Whether it is asked in ARP who else has a VIP, on every Ethernet of this host.
+    pub ask_in_arp: bool,
 }
 
 /// Why the file cannot be used.
@@ -195,7 +198,18 @@ pub async fn run_until(
         let failed = |source| StartError::Metrics { address, source };
         tasks.spawn(server.await.map_err(failed)?.serve());
     }
-    let kernel = start_kernel(director, &mut tasks).await?;
+    let place = Place {
+        vip_interface: director.vip_interface.clone(),
+        uplinks: file
+            .ospf
+            .interface
+            .iter()
+            .map(|it| it.name.clone())
+            .collect(),
+        dataplane: director.dataplane,
+    };
+    let gate = Gate::new(place, options.ask_in_arp);
+    let kernel = start_kernel(director, gate, &mut tasks).await?;
     let speaker = start_speaker_link(director, &options);
     let source = ControllerParts {
         director,
@@ -223,6 +237,7 @@ pub async fn run_until(
         outcomes,
         speaker: speaker.events,
         kernel: kernel.reports,
+        gate: kernel.gate,
         snapshots,
         overrides: overrides.in_force,
         controller,
@@ -259,26 +274,31 @@ fn start_overrides(
     OverridesEnds { requests, in_force }
 }
 
-/// The ends of the kernel's task.
+/// The ends of the kernel's task and of the gate's, which are told the same.
 struct KernelEnds {
     wanted: watch::Sender<Option<Arc<NumberedWanted>>>,
     reports: watch::Receiver<Arc<KernelReport>>,
+    gate: watch::Receiver<Arc<GateReport>>,
     adopted: BTreeMap<CheckKey, u32>,
 }
 
 async fn start_kernel(
     director: &DirectorConfig,
+    gate: Gate,
     tasks: &mut JoinSet<()>,
 ) -> Result<KernelEnds, StartError> {
     let interface = director.vip_interface.clone();
     let mut dataplane = Dataplane::new(director.dataplane, interface, &director.state_dir)?;
     let adopted = kernel::adopted_weights(&mut dataplane).await;
     let (wanted, wanted_receiver) = watch::channel(None);
+    let (gate_sender, gate_reports) = watch::channel(Arc::new(GateReport::default()));
+    tasks.spawn(gate.run(wanted_receiver.clone(), gate_sender));
     let (sender, reports) = watch::channel(Arc::new(KernelReport::default()));
     tasks.spawn(kernel::run(dataplane, wanted_receiver, sender));
     Ok(KernelEnds {
         wanted,
         reports,
+        gate: gate_reports,
         adopted,
     })
 }

@@ -177,6 +177,23 @@ pub struct DataplaneObserved {
     pub reconciles: Reconciles,
     /// Steps of the last plan that failed, with their errors.
     pub failures: Vec<String>,
+    /// What an operator should know about and what withdraws nothing.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+}
+
+/// Something about a director that is not as it should be and withdraws nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    /// Its stable code, as the metric's label has it: that of a [`Reason`] which would have kept
+    /// a VIP from being announced for the first time, or one of the agent's own.
+    pub code: String,
+    /// What is so.
+    pub text: String,
+    /// What an operator would do about it.
+    pub remedy: String,
+    /// Since when.
+    pub since: Timestamp,
 }
 
 /// Comparisons of the kernel with what is wanted, by whether they ended in a step.

@@ -101,6 +101,7 @@ pub(crate) fn observed(n: u8, announcers: &[u8]) -> Observed {
             drift_repaired: 0,
             reconciles: isopath_api::observed::Reconciles::default(),
             failures: Vec::new(),
+            conditions: Vec::new(),
         },
         controller: None,
     }

@@ -8,9 +8,11 @@
 //! desired state ─┐                     ┌─▶ speaker link: the announced set
 //! check outcomes ┼─▶ State ── settle ──┼─▶ kernel task: what IPVS shall have
 //! speaker status ┤                     └─▶ reports: what changed is worth telling at once
-//! kernel reports ┘
+//! kernel reports ┤
+//! gate reports   ┘
 //! ```
 
+mod conditions;
 mod observe;
 mod state;
 
@@ -28,6 +30,7 @@ use crate::desired::Intent;
 use crate::health::Outcome;
 use crate::kernel::{KernelReport, NumberedWanted};
 use crate::overrides::ByVip;
+use crate::readiness::GateReport;
 use crate::speaker_link::{Publication, SpeakerEvent};
 
 pub use state::{About, State};
@@ -49,6 +52,8 @@ pub struct Channels {
     pub speaker: mpsc::Receiver<SpeakerEvent>,
     /// From the kernel's task.
     pub kernel: watch::Receiver<Arc<KernelReport>>,
+    /// From the gate's task.
+    pub gate: watch::Receiver<Arc<GateReport>>,
     /// Questions for a report.
     pub snapshots: mpsc::Receiver<SnapshotRequest>,
     /// Operators' overrides.
@@ -104,6 +109,11 @@ pub async fn run(mut state: State, mut channels: Channels) {
                 if changed.is_err() { break }
                 let report = channels.kernel.borrow_and_update().clone();
                 state.take_kernel(report)
+            }
+            changed = channels.gate.changed() => {
+                if changed.is_err() { break }
+                let report = channels.gate.borrow_and_update().clone();
+                state.take_gate(report)
             }
             changed = channels.overrides.changed() => {
                 if changed.is_err() { break }

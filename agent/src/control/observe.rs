@@ -58,6 +58,7 @@ impl State {
                 drift_repaired: self.kernel.report.drift_repaired,
                 reconciles: self.kernel.reconciles,
                 failures: self.kernel.report.failures.clone(),
+                conditions: self.conditions.observed(),
             },
             controller,
         }

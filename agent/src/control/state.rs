@@ -18,8 +18,11 @@ use crate::desired::Intent;
 use crate::health::{CheckKey, Checks, Outcome};
 use crate::kernel::{KernelReport, NumberedWanted};
 use crate::overrides::ByVip;
+use crate::readiness::GateReport;
 use crate::speaker_link::{Publication, SpeakerEvent};
 use crate::weights;
+
+use super::conditions::Conditions;
 
 /// How long what belongs to a withdrawn VIP stays in the kernel after the LSA has lost it: the
 /// switch computes its routes with some delay, and packets arrive until then.
@@ -71,6 +74,11 @@ pub struct State {
     leaving: BTreeMap<Vip, Leaving>,
     wanted: NumberedWanted,
     pub(super) kernel: Arc<KernelReport>,
+    gate: Arc<GateReport>,
+    /// The VIPs that have been announced since they were declared, operators' overrides aside:
+    /// the gate has no say in them any more.
+    passed: BTreeSet<Vip>,
+    pub(super) conditions: Conditions,
     stopping: bool,
     pub(super) sequence: u64,
 }
@@ -96,6 +104,9 @@ impl State {
             leaving: BTreeMap::new(),
             wanted: NumberedWanted::default(),
             kernel: Arc::default(),
+            gate: Arc::default(),
+            passed: BTreeSet::new(),
+            conditions: Conditions::default(),
             stopping: false,
             sequence: 0,
         }
@@ -126,6 +137,8 @@ impl State {
         let checks = &self.checks;
         self.adopted
             .retain(|(service, server), _| checks.check(*service, *server).is_some());
+        self.passed
+            .retain(|vip| intent.vips.iter().any(|spec| spec.address == *vip));
         self.intent = Some(intent);
         for vip in self.wanted.wanted.vips.clone() {
             self.leave_unless_wanted(vip);
@@ -225,6 +238,12 @@ impl State {
         before.number != now.number
             || before.report.vips != now.report.vips
             || before.report.failures != now.report.failures
+    }
+
+    /// Takes what the gate found; answers whether it is something else.
+    pub(super) fn take_gate(&mut self, report: Arc<GateReport>) -> bool {
+        let before = std::mem::replace(&mut self.gate, report);
+        before != self.gate
     }
 
     /// Takes the operators' overrides; answers whether they are others.
@@ -328,19 +347,56 @@ impl State {
         // good either: what it holds is not known.
         if let Some(held) = &mut self.held {
             for decision in &decisions {
+                let overridden = matches!(decision.reason, Reason::Override { .. });
+                if decision.announce.is_some() && !overridden {
+                    self.passed.insert(decision.vip);
+                }
                 if decision.reason != Reason::HeldOverRestart {
                     held.remove(&decision.vip);
                 }
             }
         }
         self.stand(decisions, now);
+        self.stand_conditions(now);
+    }
+
+    /// Shows what keeps nothing from being announced, and what does not do so any more.
+    fn stand_conditions(&mut self, now: Timestamp) {
+        let kernel = self.kernel.report.vips.iter();
+        let kernel = kernel.filter_map(|(vip, ready)| Some((*vip, ready.as_ref().err()?)));
+        let gate = self.gate.findings.vips.iter();
+        let gate = gate.flat_map(|(vip, found)| found.iter().map(|reason| (*vip, reason)));
+        let decisions = &self.decisions;
+        // What the decision says itself is shown there.
+        let unsaid = |(vip, reason): &(Vip, &Reason)| {
+            let standing = decisions.get(vip);
+            standing.is_some_and(|standing| standing.decision.reason != **reason)
+        };
+        let notices = &self.gate.findings.notices;
+        let unsaid = kernel.chain(gate).filter(unsaid);
+        self.conditions.stand(notices, unsaid, now);
     }
 
     fn readiness(&self, vip: Vip) -> Readiness {
+        let held = self.held.as_ref();
+        let passed = self.passed.contains(&vip) || held.is_some_and(|held| held.contains(&vip));
         match self.kernel.report.vips.get(&vip) {
-            Some(Err(reason)) => Readiness::Failed(reason.clone()),
-            Some(Ok(())) if self.kernel.number == self.wanted.number => Readiness::Ready,
-            Some(Ok(())) | None => Readiness::Pending,
+            // Some connections may break where a sysctl is not as it should be; without the VIP
+            // all of them do.
+            Some(Err(Reason::SysctlRefused { .. })) if passed => {}
+            Some(Err(reason)) => return Readiness::Failed(reason.clone()),
+            Some(Ok(())) if self.kernel.number == self.wanted.number => {}
+            Some(Ok(())) | None => return Readiness::Pending,
+        }
+        if passed {
+            return Readiness::Ready;
+        }
+        match self.gate.findings.vips.get(&vip) {
+            Some(found) if self.gate.number == self.wanted.number => match found.first() {
+                Some(reason) => Readiness::Failed(reason.clone()),
+                None => Readiness::Ready,
+            },
+            Some(_) | None => Readiness::Pending,
         }
     }
 

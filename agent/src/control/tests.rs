@@ -91,13 +91,27 @@ fn connected(announced: &[Source]) -> SpeakerEvent {
 }
 
 fn kernel_has(number: u64) -> Arc<KernelReport> {
+    kernel_says(number, Ok(()))
+}
+
+fn kernel_says(number: u64, ready: Result<(), Reason>) -> Arc<KernelReport> {
     let mut report = Report::default();
-    report.vips.insert(vip(), Ok(()));
+    report.vips.insert(vip(), ready);
     Arc::new(KernelReport {
         number,
         report,
         ..KernelReport::default()
     })
+}
+
+/// What the gate found on the VIP.
+fn gate_found(number: u64, found: &[Reason]) -> Arc<GateReport> {
+    let mut report = GateReport {
+        number,
+        ..GateReport::default()
+    };
+    report.findings.vips.insert(vip(), found.to_vec());
+    Arc::new(report)
 }
 
 struct Bench {
@@ -244,6 +258,7 @@ async fn a_vip_is_announced_only_once_the_kernel_has_what_it_needs() {
         "weight 0 still"
     );
     bench.state.take_kernel(kernel_has(second.number));
+    bench.state.take_gate(gate_found(second.number, &[]));
     bench.state.settle(NOW);
     assert_eq!(bench.decision(), "announce healthy");
 
@@ -251,6 +266,147 @@ async fn a_vip_is_announced_only_once_the_kernel_has_what_it_needs() {
     bench.checked(12, true);
     bench.state.settle(NOW).expect("the weight changed");
     assert_eq!(bench.decision(), "announce healthy");
+}
+
+fn elsewhere() -> Reason {
+    Reason::VipAnsweredElsewhere {
+        interface: "lan".to_owned(),
+        mac: "02:00:00:00:00:0b".to_owned(),
+    }
+}
+
+fn sysctl_refused() -> Arc<KernelReport> {
+    let reason = Reason::SysctlRefused {
+        key: "net.ipv4.vs.sloppy_tcp".to_owned(),
+        wanted: "1".to_owned(),
+        found: Some("0".to_owned()),
+    };
+    kernel_says(1, Err(reason))
+}
+
+/// A director whose checks would have the VIP announced, before the kernel and the gate report.
+fn healthy(speaker_announces: &[Source]) -> (Bench, u64) {
+    let mut bench = Bench::new();
+    bench.state.take_speaker(connected(speaker_announces));
+    bench
+        .state
+        .apply(intent(|intent| intent.services.clear()), NOW);
+    let wanted = bench.state.settle(NOW).expect("a VIP");
+    (bench, wanted.number)
+}
+
+#[tokio::test]
+async fn the_gate_keeps_a_vip_back_until_it_has_passed_once() {
+    let (mut bench, number) = healthy(&[]);
+    let codes = |bench: &Bench| -> Vec<String> {
+        let conditions = bench.state.conditions.observed().into_iter();
+        conditions.map(|condition| condition.code).collect()
+    };
+    bench.state.take_kernel(kernel_has(number));
+    bench.state.settle(NOW);
+    assert_eq!(
+        bench.decision(),
+        "withdraw dataplane-not-ready",
+        "not looked into yet"
+    );
+
+    let found = [
+        elsewhere(),
+        Reason::InterfaceDown {
+            interface: "lan".to_owned(),
+        },
+    ];
+    bench.state.take_gate(gate_found(number, &found));
+    bench.state.settle(NOW);
+    assert_eq!(bench.decision(), "withdraw vip-answered-elsewhere");
+    assert_eq!(
+        codes(&bench),
+        ["interface-down"],
+        "the reason is shown as such"
+    );
+
+    bench.state.take_gate(gate_found(number, &[]));
+    bench.state.settle(NOW);
+    assert_eq!(bench.decision(), "announce no-services");
+    assert_eq!(codes(&bench), [""; 0]);
+
+    // From now on it is shown and counted, and withdraws nothing.
+    bench.state.take_gate(gate_found(number, &found));
+    bench.state.take_kernel(sysctl_refused());
+    bench.state.settle(NOW);
+    assert_eq!(bench.decision(), "announce no-services");
+    let shown = ["interface-down", "sysctl-refused", "vip-answered-elsewhere"];
+    assert_eq!(codes(&bench), shown);
+
+    // Not even over a drain; but a VIP that is declared anew is looked into anew.
+    bench.state.take_kernel(kernel_has(number));
+    let drained = |intent: &mut Intent| {
+        intent.services.clear();
+        intent.admin_state = AdminState::Drained;
+    };
+    bench.state.apply(intent(drained), NOW);
+    bench.state.settle(NOW);
+    assert_eq!(bench.decision(), "withdraw drained");
+    bench
+        .state
+        .apply(intent(|intent| intent.services.clear()), NOW);
+    bench.state.settle(NOW);
+    assert_eq!(bench.decision(), "announce no-services");
+    let nothing = |intent: &mut Intent| {
+        intent.services.clear();
+        intent.vips.clear();
+    };
+    bench.state.apply(intent(nothing), NOW);
+    bench.state.settle(NOW);
+    bench
+        .state
+        .apply(intent(|intent| intent.services.clear()), NOW);
+    bench.state.settle(NOW);
+    assert_eq!(bench.decision(), "withdraw vip-answered-elsewhere");
+}
+
+#[tokio::test]
+async fn a_refused_sysctl_keeps_a_vip_back_and_withdraws_none() {
+    let (mut bench, number) = healthy(&[]);
+    bench.state.take_gate(gate_found(number, &[]));
+    bench.state.take_kernel(sysctl_refused());
+    bench.state.settle(NOW);
+    assert_eq!(bench.decision(), "withdraw sysctl-refused");
+}
+
+#[tokio::test]
+async fn what_an_earlier_run_announced_has_passed() {
+    let (mut bench, number) = healthy(&[Source::Agent]);
+    bench.state.take_gate(gate_found(number, &[elsewhere()]));
+    bench.state.take_kernel(sysctl_refused());
+    bench.state.settle(NOW);
+    assert_eq!(bench.decision(), "announce no-services");
+
+    // A kernel without IPVS is another matter: nothing would be forwarded.
+    bench
+        .state
+        .take_kernel(kernel_says(number, Err(Reason::NoIpvs)));
+    bench.state.settle(NOW);
+    assert_eq!(bench.decision(), "withdraw no-ipvs");
+}
+
+#[tokio::test]
+async fn an_operators_override_opens_the_gate_only_for_as_long_as_it_stands() {
+    let (mut bench, number) = healthy(&[]);
+    bench.state.take_kernel(kernel_has(number));
+    bench.state.take_gate(gate_found(number, &[elsewhere()]));
+    let announce = Override {
+        cost: Some(1),
+        text: "I know".to_owned(),
+    };
+    bench
+        .state
+        .take_overrides(Arc::new([(vip(), announce)].into()));
+    bench.state.settle(NOW);
+    assert_eq!(bench.decision(), "announce override");
+    bench.state.take_overrides(ByVip::default());
+    bench.state.settle(NOW);
+    assert_eq!(bench.decision(), "withdraw vip-answered-elsewhere");
 }
 
 #[tokio::test]
@@ -283,6 +439,7 @@ async fn a_removed_vip_stays_in_the_kernel_until_the_switch_has_let_go() {
     bench.checked(11, true);
     let number = bench.state.settle(NOW).unwrap().number;
     bench.state.take_kernel(kernel_has(number));
+    bench.state.take_gate(gate_found(number, &[]));
     bench.state.settle(NOW);
     bench
         .state
@@ -391,6 +548,7 @@ struct Loop {
     intents: watch::Sender<Option<Arc<Intent>>>,
     speaker: mpsc::Sender<SpeakerEvent>,
     kernel: watch::Sender<Arc<KernelReport>>,
+    gate: watch::Sender<Arc<GateReport>>,
     snapshots: mpsc::Sender<SnapshotRequest>,
     published: watch::Receiver<Option<Publication>>,
     wanted: watch::Receiver<Option<Arc<NumberedWanted>>>,
@@ -404,6 +562,7 @@ impl Loop {
         let (intents, intents_receiver) = watch::channel(None);
         let (speaker, speaker_receiver) = mpsc::channel(16);
         let (kernel, kernel_receiver) = watch::channel(Arc::default());
+        let (gate, gate_receiver) = watch::channel(Arc::default());
         let (snapshots, snapshots_receiver) = mpsc::channel(16);
         let (overrides, overrides_receiver) = watch::channel(ByVip::default());
         let (published_sender, published) = watch::channel(None);
@@ -414,6 +573,7 @@ impl Loop {
             outcomes: bench.outcomes,
             speaker: speaker_receiver,
             kernel: kernel_receiver,
+            gate: gate_receiver,
             snapshots: snapshots_receiver,
             overrides: overrides_receiver,
             controller: None,
@@ -427,6 +587,7 @@ impl Loop {
             intents,
             speaker,
             kernel,
+            gate,
             snapshots,
             published,
             wanted,
@@ -462,6 +623,7 @@ async fn announced_loop() -> Loop {
         wanted.as_ref().unwrap().number
     };
     it.kernel.send_replace(kernel_has(number));
+    it.gate.send_replace(gate_found(number, &[]));
     it.published("the VIP", |it| it.set.len() == 1).await;
     it
 }

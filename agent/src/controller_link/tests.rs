@@ -239,6 +239,7 @@ fn answer_snapshots(mut requests: mpsc::Receiver<SnapshotRequest>) -> JoinHandle
                     drift_repaired: 0,
                     reconciles: isopath_api::observed::Reconciles::default(),
                     failures: Vec::new(),
+                    conditions: Vec::new(),
                 },
                 controller: None,
             };

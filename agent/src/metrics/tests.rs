@@ -165,6 +165,7 @@ fn observed() -> Observed {
                 },
             },
             failures: vec!["x".to_owned()],
+            conditions: Vec::new(),
         },
         controller: Some(ControllerObserved {
             url: "http://10.0.0.5:8080".to_owned(),

@@ -142,7 +142,7 @@ agent_hold = "2s"
 dataplane = "none"
 [ospf]
 [[ospf.interface]]
-name = "eth1"
+name = "lo"
 [[vip]]
 address = "10.99.0.1/32"
 [[service]]
@@ -166,6 +166,8 @@ address = "127.0.0.1"
             config: self.path("d1.toml"),
             start_speaker: false,
             sections: None,
+            // This host's networks are not the director's.
+            ask_in_arp: false,
         };
         let stop = CancellationToken::new();
         let running = run_until(file, options, stop.clone());

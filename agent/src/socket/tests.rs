@@ -33,6 +33,7 @@ fn observed() -> Box<Observed> {
             drift_repaired: 0,
             reconciles: isopath_api::observed::Reconciles::default(),
             failures: Vec::new(),
+            conditions: Vec::new(),
         },
         controller: None,
     })
