@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use isopath_api::ids::ServiceId;
 use isopath_api::observed::Reconciles;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::causes;
 use crate::dataplane::{Dataplane, KernelService, Report, Wanted};
@@ -20,11 +20,8 @@ use crate::health::CheckKey;
 /// How often the kernel is looked at when nothing changes: finds drift and reads the counters.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long an execution may take: thousands of services take a fraction of it.
-const RECONCILE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How long the kernel may take to say what it has when the agent starts.
-const ADOPTION_TIMEOUT: Duration = Duration::from_secs(2);
+const ADOPTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the kernel shall have, and its number.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,35 +57,39 @@ pub async fn run(
     loop {
         // Both arms are cancel-safe: `changed` marks a value as seen only when it completes,
         // and a tick that is not taken stays.
-        tokio::select! {
-            changed = wanted.changed() => if changed.is_err() { return },
-            _ = tick.tick() => {}
-        }
+        let changed = tokio::select! {
+            changed = wanted.changed() => {
+                if changed.is_err() { return }
+                true
+            }
+            _ = tick.tick() => false,
+        };
         let Some(next) = wanted.borrow_and_update().clone() else {
             continue;
         };
-        let started = Instant::now();
-        match timeout(RECONCILE_TIMEOUT, dataplane.reconcile(&next.wanted)).await {
-            Ok(report) => {
-                let kind = if report.steps == steps {
-                    &mut reconciles.unchanged
-                } else {
-                    &mut reconciles.changed
-                };
-                kind.add(started.elapsed());
-                steps = report.steps;
-                reports.send_replace(Arc::new(KernelReport {
-                    number: next.number,
-                    report,
-                    reconciles,
-                }));
-            }
-            // What was ready stays announced: the kernel goes on forwarding what it has.
-            Err(_) => reports.send_modify(|last| {
-                let what = format!("the kernel did not answer within {RECONCILE_TIMEOUT:?}");
-                Arc::make_mut(last).report.failures = vec![what];
-            }),
-        }
+        // No time limit is over all of it: a large set takes as long as it takes, and each call
+        // of the kernel has a limit of its own.
+        let began = Instant::now();
+        let report = if changed {
+            dataplane.change(&next.wanted).await
+        } else {
+            let report = dataplane.reconcile(&next.wanted).await;
+            // Where reading all of it takes so long, half of the time is left to others.
+            tick.reset_after(TICK.max(2 * began.elapsed()));
+            report
+        };
+        let kind = if report.steps == steps {
+            &mut reconciles.unchanged
+        } else {
+            &mut reconciles.changed
+        };
+        kind.add(began.elapsed());
+        steps = report.steps;
+        reports.send_replace(Arc::new(KernelReport {
+            number: next.number,
+            report,
+            reconciles,
+        }));
     }
 }
 
@@ -107,9 +108,14 @@ pub async fn adopted_weights(dataplane: &mut Dataplane) -> BTreeMap<CheckKey, u3
             return BTreeMap::new();
         }
     };
-    let weight = |(id, service): (ServiceId, KernelService)| {
-        let servers = service.real_servers.into_iter();
-        servers.map(move |(server, kernel)| ((id, server), kernel.weight))
+    let weight = |(id, service): (&ServiceId, &Arc<KernelService>)| {
+        let id = *id;
+        let servers = Arc::clone(service);
+        let count = servers.real_servers.len();
+        (0..count).filter_map(move |index| {
+            let server = &servers.real_servers[index];
+            Some(((id, server.id()?), server.spec.weight))
+        })
     };
-    services.into_iter().flat_map(weight).collect()
+    services.iter().flat_map(weight).collect()
 }

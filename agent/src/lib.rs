@@ -12,6 +12,7 @@
 //! - [`speaker_link`]: the connection to the speaker, and the speaker that the agent starts;
 //! - [`controller_link`]: the stream of the [`desired`] state, and reports;
 //! - [`socket`] and [`metrics`]: what operators and Prometheus ask;
+//! - [`preview`]: what would be done, without doing it;
 //! - [`overrides`] and [`store`]: what outlives the process;
 //! - [`run`]: all of it put together.
 //!
@@ -26,6 +27,7 @@ pub mod health;
 pub mod kernel;
 pub mod metrics;
 pub mod overrides;
+pub mod preview;
 pub mod readiness;
 pub mod real_server;
 pub mod run;

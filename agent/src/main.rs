@@ -6,8 +6,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use isopath_agent::preview::preview;
 use isopath_agent::real_server::command::Verb;
 use isopath_agent::run::{Options, read_sections, run, summary};
+use isopath_api::config::DirectorFile;
 use tracing_subscriber::EnvFilter;
 
 /// The exit code for a command or a file that cannot be understood, as clap has it.
@@ -48,6 +50,12 @@ enum Director {
         /// The director's file.
         #[arg(long)]
         config: PathBuf,
+        /// Says instead what an agent would change in the running kernel, and changes nothing.
+        #[arg(long)]
+        plan: bool,
+        /// Says that as JSON.
+        #[arg(long, requires = "plan")]
+        json: bool,
     },
 }
 
@@ -66,7 +74,7 @@ fn main() -> ExitCode {
 }
 
 fn director(command: Director) -> ExitCode {
-    let (Director::Run { config, .. } | Director::Check { config }) = &command;
+    let (Director::Run { config, .. } | Director::Check { config, .. }) = &command;
     let (file, sections) = match read_sections(config) {
         Ok(read) => read,
         Err(error) => {
@@ -75,7 +83,8 @@ fn director(command: Director) -> ExitCode {
         }
     };
     let result = match command {
-        Director::Check { .. } => print(&summary(&file)),
+        Director::Check { plan: false, .. } => print(&summary(&file)),
+        Director::Check { json, .. } => plan(&file, json),
         Director::Run { config, no_speaker } => start(
             file,
             Options {
@@ -100,7 +109,31 @@ fn print(line: &str) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{line}").context("cannot write to the standard output")
 }
 
-fn start(file: isopath_api::config::DirectorFile, options: Options) -> anyhow::Result<()> {
+/// Prints what an agent would do.
+fn plan(file: &DirectorFile, json: bool) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let preview = runtime.block_on(preview(file))?;
+    if json {
+        let text = serde_json::to_string_pretty(&preview).context("cannot write JSON")?;
+        return print(&text);
+    }
+    if let Some(why) = &preview.unread {
+        print(&format!("cannot see what is there: {why}"))?;
+        print("the plan is for a kernel that has nothing of it yet")?;
+    }
+    for (index, step) in preview.steps.iter().enumerate() {
+        print(&format!("{}. {step}", index + 1))?;
+    }
+    match preview.steps.is_empty() {
+        true => print("nothing to do"),
+        false => Ok(()),
+    }
+}
+
+fn start(file: DirectorFile, options: Options) -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let stderr = std::io::stderr;
     tracing_subscriber::fmt()

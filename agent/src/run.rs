@@ -40,6 +40,7 @@ use crate::socket::{Socket, SocketError, Sources};
 use crate::speaker_link::{self, Publication, SpeakerEvent, SpeakerLink, SpeakerProcess};
 use crate::store::{self, StoreError};
 
+pub(crate) use source::last_good;
 use source::{ControllerParts, Reload, ignore_hangups};
 
 /// Events of the speaker that wait for the control loop, which takes each at once.

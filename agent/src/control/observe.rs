@@ -1,5 +1,7 @@
 //! What this director reports.
 
+use std::collections::BTreeMap;
+
 use isopath_api::declare::ServiceSpec;
 use isopath_api::ids::{RealServerId, Vip};
 use isopath_api::observed::{
@@ -10,6 +12,7 @@ use isopath_api::reason::{Decision, Reason};
 use jiff::Timestamp;
 
 use super::state::{Standing, State};
+use crate::dataplane::KernelRealServer;
 
 impl State {
     /// Everything this director sees at this moment, as one numbered report.
@@ -74,20 +77,25 @@ impl State {
     fn observed_service(&self, spec: &ServiceSpec, now: Timestamp) -> ServiceObserved {
         let service = spec.id();
         let kernel = self.kernel_service(service);
+        let in_kernel: BTreeMap<RealServerId, &KernelRealServer> = kernel
+            .iter()
+            .flat_map(|kernel| &kernel.real_servers)
+            .filter_map(|server| Some((server.id()?, server)))
+            .collect();
         let mut real_servers: Vec<RealServerObserved> = spec
             .real_server
             .iter()
             .map(|server| {
                 let id: RealServerId = spec.real_server_id(server);
                 let check = self.checks.check(service, id);
-                let in_kernel = kernel.and_then(|kernel| kernel.real_servers.get(&id));
+                let in_kernel = in_kernel.get(&id);
                 RealServerObserved {
                     real_server: id,
                     health: self.checks.health(service, id),
                     since: self.checks.since(service, id).unwrap_or(now),
                     last_check: check.and_then(|check| check.last.clone()),
                     weight: server.weight,
-                    effective_weight: in_kernel.map(|real_server| real_server.weight),
+                    effective_weight: in_kernel.map(|real_server| real_server.spec.weight),
                     active: in_kernel.map_or(0, |real_server| real_server.active),
                     inactive: in_kernel.map_or(0, |real_server| real_server.inactive),
                     stats: in_kernel.map(|real_server| real_server.stats),

@@ -12,7 +12,7 @@ use isopath_api::speaker::{Announced, Owner, Source, Status};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::dataplane::{RealServerWanted, ServiceWanted, Wanted};
+use crate::dataplane::{ServiceWanted, Wanted};
 use crate::decide::{Inputs, Readiness, decide};
 use crate::desired::Intent;
 use crate::health::{CheckKey, Checks, Outcome};
@@ -295,27 +295,11 @@ impl State {
     /// What the kernel shall have of a service: what it was last asked for where that stays.
     fn service(&self, spec: &ServiceSpec) -> Arc<ServiceWanted> {
         let service = spec.id();
-        let real_server = |server| {
-            let id = spec.real_server_id(server);
+        let wanted = ServiceWanted::of(spec, |id, weight| {
             let health = self.checks.health(service, id);
             let adopted = self.adopted.get(&(service, id)).copied();
-            RealServerWanted {
-                id,
-                weight: server.weight,
-                upper_threshold: server.upper_threshold,
-                lower_threshold: server.lower_threshold,
-                effective_weight: weights::effective(server.weight, health, adopted),
-            }
-        };
-        let wanted = ServiceWanted {
-            id: service,
-            scheduler: spec.scheduler,
-            flags: spec.flags(),
-            persistence: spec.persistence,
-            forwarding: spec.forwarding,
-            tunnel: spec.tunnel(),
-            real_servers: spec.real_server.iter().map(real_server).collect(),
-        };
+            weights::effective(weight, health, adopted)
+        });
         match self.wanted.wanted.services.get(&service) {
             Some(before) if **before == wanted => Arc::clone(before),
             Some(_) | None => Arc::new(wanted),
@@ -440,7 +424,8 @@ impl State {
         &self,
         service: ServiceId,
     ) -> Option<&crate::dataplane::KernelService> {
-        self.kernel.report.services.get(&service)
+        let services = &self.kernel.report.services;
+        services.get(&service).map(|service| &**service)
     }
 }
 

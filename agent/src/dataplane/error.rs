@@ -14,6 +14,9 @@ pub enum DataplaneError {
     /// IPVS.
     #[error(transparent)]
     Ipvs(#[from] isopath_ipvs::Error),
+    /// It does not answer.
+    #[error("the kernel does not answer")]
+    Silent,
     /// The socket to the kernel's routing side.
     #[error("cannot open rtnetlink")]
     Open(#[source] io::Error),
@@ -57,7 +60,8 @@ impl DataplaneError {
                 },
                 _ => self.not_ready(),
             },
-            Self::Open(_)
+            Self::Silent
+            | Self::Open(_)
             | Self::Link { .. }
             | Self::NoDummy(_)
             | Self::InterfaceGone(_)

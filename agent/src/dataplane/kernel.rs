@@ -1,17 +1,29 @@
-//! The kernel: what it has, and one step at a time.
+//! The kernel: what it has, and changes of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use isopath_api::ids::{ServiceId, Vip};
-use isopath_ipvs::Ipvs;
+use isopath_ipvs::{Cause, Change, Ipvs};
+use tokio::time::timeout;
 
 use super::error::DataplaneError;
 use super::link::Links;
-use super::observed::{Observed, ObservedService, service_id, service_key};
-use super::step::Step;
+use super::observed::{Observed, kernel_service, service_id, service_key};
+use super::state::KernelService;
+use super::step::{Step, Subject};
 use super::sysctl;
+
+/// How long the kernel may take for one call: milliseconds are usual.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How many changes go into one call: the time that [`PATIENCE`] is about stays short.
+const CHANGES: usize = 128;
+
+/// From how many services on it is as fast to read all of them as to read them one by one.
+const MANY: usize = 100;
 
 /// Connections to the kernel, in the network namespace of the thread that opened them.
 pub(super) struct Kernel {
@@ -21,74 +33,150 @@ pub(super) struct Kernel {
     sysctls: PathBuf,
 }
 
+/// What is looked at.
+pub(super) struct Scope {
+    /// The interfaces that carry or shall carry VIPs.
+    pub(super) interfaces: BTreeSet<String>,
+    /// Whose VIP the services by mark are for, which the kernel does not know.
+    pub(super) marks: BTreeMap<u32, Vip>,
+}
+
 impl Kernel {
     pub(super) async fn connect() -> Result<Self, DataplaneError> {
         Ok(Self {
-            ipvs: Ipvs::connect().await?,
+            ipvs: patiently(Ipvs::connect()).await??,
             links: Links::connect()?,
             sysctls: PathBuf::from("/proc/sys"),
         })
     }
 
-    /// Reads what concerns us: these interfaces, the sysctls, and every service we could have
-    /// made; of those by mark, the ones whose VIP `marks` knows.
+    /// Reads what concerns us: the interfaces, the sysctls, the timeouts, and every service that
+    /// we could have made. A service that is still as it was in `before` stays that allocation.
     pub(super) async fn observe(
         &self,
-        interfaces: BTreeSet<String>,
-        marks: &BTreeMap<u32, Vip>,
+        scope: &Scope,
+        before: Option<&Observed>,
     ) -> Result<Observed, DataplaneError> {
-        Ok(Observed {
-            sysctls: sysctl::read(&self.sysctls).map_err(DataplaneError::ReadSysctls)?,
-            interfaces: self.links.observe(interfaces).await?,
-            services: self.services(marks).await?,
-        })
-    }
-
-    async fn services(
-        &self,
-        marks: &BTreeMap<u32, Vip>,
-    ) -> Result<BTreeMap<ServiceId, ObservedService>, DataplaneError> {
-        let mut services = BTreeMap::new();
-        for (service, real_servers) in self.ipvs.tables().await? {
-            let Some(id) = service_id(&service.spec.key, marks) else {
+        let mut observed = Observed::default();
+        self.observe_host(scope, &mut observed).await?;
+        let known = |id: &ServiceId| before?.services.get(id);
+        let tables = timeout(PATIENCE, self.ipvs.tables()).await;
+        for (service, destinations) in tables.map_err(|_| DataplaneError::Silent)?? {
+            let Some(id) = service_id(&service.spec.key, &scope.marks) else {
                 continue;
             };
-            let observed = ObservedService {
-                real_servers,
-                spec: service.spec,
-                stats: service.stats,
-            };
-            services.insert(id, observed);
+            let service = kernel_service(service, destinations);
+            observed.services.insert(id, same(known(&id), service));
         }
-        Ok(services)
+        Ok(observed)
     }
 
-    pub(super) async fn execute(&self, step: &Step) -> Result<(), DataplaneError> {
-        match step {
-            Step::SetSysctl { key, value } => self.set_sysctl(key, value)?,
-            Step::AddInterface(name) => self.links.add(name).await?,
-            Step::RaiseInterface(name) => self.links.raise(name).await?,
-            Step::AddVip { interface, vip } => self.links.add_vip(interface, *vip).await?,
-            Step::AddService(_, spec) => self.ipvs.add_service(spec).await?,
-            Step::SetService(_, spec) => self.ipvs.set_service(spec).await?,
-            Step::HoldConnections => self.set_sysctl(sysctl::EXPIRE_NODEST_CONN, "0")?,
-            Step::ReleaseConnections => self.set_sysctl(sysctl::EXPIRE_NODEST_CONN, "1")?,
-            Step::AddRealServer(id, spec) => {
-                self.ipvs.add_destination(&service_key(*id), spec).await?;
+    /// Reads again what steps were about.
+    pub(super) async fn observe_again(
+        &self,
+        scope: &Scope,
+        subjects: &BTreeSet<Subject>,
+        observed: &mut Observed,
+    ) -> Result<(), DataplaneError> {
+        let service = |subject: &Subject| match subject {
+            Subject::Service(id) | Subject::RealServer(id, _) => Some(*id),
+            Subject::Sysctl(_) | Subject::Timeouts | Subject::Interface(_) | Subject::Vip(..) => {
+                None
             }
-            Step::ReinsertRealServer(id, spec) => {
-                self.delete_real_server(*id, spec.address).await?;
-                self.ipvs.add_destination(&service_key(*id), spec).await?;
+        };
+        let services: BTreeSet<ServiceId> = subjects.iter().filter_map(service).collect();
+        if services.len() > MANY {
+            *observed = self.observe(scope, Some(observed)).await?;
+            return Ok(());
+        }
+        if subjects.iter().any(|subject| service(subject).is_none()) {
+            self.observe_host(scope, observed).await?;
+        }
+        for id in services {
+            match self.service(id).await? {
+                Some(service) => {
+                    let service = same(observed.services.get(&id), service);
+                    observed.services.insert(id, service);
+                }
+                None => {
+                    observed.services.remove(&id);
+                }
             }
-            Step::SetRealServer(id, spec) => {
-                self.ipvs.set_destination(&service_key(*id), spec).await?;
-            }
-            Step::DeleteRealServer(id, address) => self.delete_real_server(*id, *address).await?,
-            Step::DeleteService(id) => self.ipvs.delete_service(&service_key(*id)).await?,
-            Step::RemoveVip { interface, vip } => self.links.remove_vip(interface, *vip).await?,
-            Step::RemoveInterface(name) => self.links.remove(name).await?,
         }
         Ok(())
+    }
+
+    /// Reads what is no service.
+    async fn observe_host(
+        &self,
+        scope: &Scope,
+        observed: &mut Observed,
+    ) -> Result<(), DataplaneError> {
+        observed.sysctls = sysctl::read(&self.sysctls).map_err(DataplaneError::ReadSysctls)?;
+        let interfaces = self.links.observe(scope.interfaces.clone());
+        observed.interfaces = patiently(interfaces).await??;
+        observed.timeouts = Some(patiently(self.ipvs.timeouts()).await??);
+        Ok(())
+    }
+
+    async fn service(&self, id: ServiceId) -> Result<Option<KernelService>, DataplaneError> {
+        let key = service_key(id);
+        let service = match patiently(self.ipvs.service(&key)).await? {
+            Ok(service) => service,
+            Err(error) if matches!(error.cause, Cause::NoService) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let destinations = patiently(self.ipvs.destinations(&key)).await??;
+        Ok(Some(kernel_service(service, destinations)))
+    }
+
+    /// Executes steps of one rank in as few calls as it takes; answers what became of each.
+    pub(super) async fn execute_together(&self, steps: &[Step]) -> Vec<Result<(), DataplaneError>> {
+        let changes: Vec<Vec<Change>> = steps.iter().map(changes).collect();
+        let flat: Vec<Change> = changes.iter().flatten().cloned().collect();
+        let mut results = Vec::with_capacity(flat.len());
+        for some in flat.chunks(CHANGES) {
+            match timeout(PATIENCE, self.ipvs.apply(some)).await {
+                Ok(done) => results.extend(done.into_iter().map(|it| it.map_err(Into::into))),
+                Err(_) => results.extend(some.iter().map(|_| Err(DataplaneError::Silent))),
+            }
+        }
+        let mut results = results.into_iter();
+        let of_step = |changes: &Vec<Change>| {
+            let results: Vec<_> = results.by_ref().take(changes.len()).collect();
+            results.into_iter().collect()
+        };
+        changes.iter().map(of_step).collect()
+    }
+
+    /// Executes a step that has no rank.
+    pub(super) async fn execute(&self, step: &Step) -> Result<(), DataplaneError> {
+        match step {
+            Step::SetSysctl { key, value } => self.set_sysctl(key, value),
+            Step::SetTimeouts(timeouts) => Ok(patiently(self.ipvs.set_timeouts(*timeouts)).await??),
+            Step::AddInterface(name) => patiently(self.links.add(name)).await?,
+            Step::RaiseInterface(name) => patiently(self.links.raise(name)).await?,
+            Step::AddVip { interface, vip } => {
+                patiently(self.links.add_vip(interface, *vip)).await?
+            }
+            Step::HoldConnections => self.set_sysctl(sysctl::EXPIRE_NODEST_CONN, "0"),
+            Step::ReleaseConnections => self.set_sysctl(sysctl::EXPIRE_NODEST_CONN, "1"),
+            Step::RemoveVip { interface, vip } => {
+                patiently(self.links.remove_vip(interface, *vip)).await?
+            }
+            Step::RemoveInterface(name) => patiently(self.links.remove(name)).await?,
+            Step::AddService(..)
+            | Step::SetService(..)
+            | Step::AddRealServer(..)
+            | Step::ReinsertRealServer(..)
+            | Step::SetRealServer(..)
+            | Step::QuiesceRealServer(..)
+            | Step::DeleteRealServer(..)
+            | Step::DeleteService(_) => {
+                let mut results = self.execute_together(std::slice::from_ref(step)).await;
+                results.pop().unwrap_or(Err(DataplaneError::Silent))
+            }
+        }
     }
 
     fn set_sysctl(&self, key: &str, value: &'static str) -> Result<(), DataplaneError> {
@@ -99,13 +187,51 @@ impl Kernel {
         };
         sysctl::write(&self.sysctls, key, value).map_err(failed)
     }
+}
 
-    async fn delete_real_server(
-        &self,
-        id: ServiceId,
-        address: SocketAddr,
-    ) -> Result<(), DataplaneError> {
-        let service = service_key(id);
-        Ok(self.ipvs.delete_destination(&service, address).await?)
+/// A service, as the allocation that it was before where nothing changed in it.
+fn same(before: Option<&Arc<KernelService>>, service: KernelService) -> Arc<KernelService> {
+    match before {
+        Some(before) if **before == service => Arc::clone(before),
+        Some(_) | None => Arc::new(service),
     }
+}
+
+/// The changes of IPVS that a step consists of.
+fn changes(step: &Step) -> Vec<Change> {
+    match step {
+        Step::AddService(_, spec) => vec![Change::AddService(spec.clone())],
+        Step::SetService(_, spec) => vec![Change::SetService(spec.clone())],
+        Step::AddRealServer(id, spec) => {
+            vec![Change::AddDestination(service_key(*id), spec.clone())]
+        }
+        Step::ReinsertRealServer(id, spec) => {
+            let key = service_key(*id);
+            let delete = Change::DeleteDestination(key, spec.address);
+            vec![delete, Change::AddDestination(key, spec.clone())]
+        }
+        Step::SetRealServer(id, spec) | Step::QuiesceRealServer(id, spec) => {
+            vec![Change::SetDestination(service_key(*id), spec.clone())]
+        }
+        Step::DeleteRealServer(id, address) => {
+            vec![Change::DeleteDestination(service_key(*id), *address)]
+        }
+        Step::DeleteService(id) => vec![Change::DeleteService(service_key(*id))],
+        Step::SetSysctl { .. }
+        | Step::SetTimeouts(_)
+        | Step::AddInterface(_)
+        | Step::RaiseInterface(_)
+        | Step::AddVip { .. }
+        | Step::HoldConnections
+        | Step::ReleaseConnections
+        | Step::RemoveVip { .. }
+        | Step::RemoveInterface(_) => Vec::new(),
+    }
+}
+
+/// Waits for one call.
+async fn patiently<T>(call: impl Future<Output = T>) -> Result<T, DataplaneError> {
+    timeout(PATIENCE, call)
+        .await
+        .map_err(|_| DataplaneError::Silent)
 }

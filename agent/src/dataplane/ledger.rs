@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use isopath_api::declare::Scheduler;
 use isopath_api::ids::{ServiceId, Vip};
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +17,9 @@ use super::step::Step;
 pub(super) struct Ledger {
     /// The interfaces that carry our VIPs: more than one only after the configured name changed.
     pub(super) interfaces: BTreeMap<String, OwnedInterface>,
-    /// Our services. With each real server stands the weight that `mh` has it in its table
-    /// with: the last one above 0 (`last_weight` in `ip_vs_ctl.c`), which cannot be read.
+    /// Our services. With each real server whose weight is 0 stands the one that `mh` has it in
+    /// its table with: the last one above 0 (`last_weight` in `ip_vs_ctl.c`), which cannot be
+    /// read. Of all others it is the weight they have.
     pub(super) services: BTreeMap<ServiceId, BTreeMap<SocketAddr, u32>>,
 }
 
@@ -47,11 +49,11 @@ impl Ledger {
                 table.clear();
                 return wanted.services.contains_key(id);
             };
-            table.retain(|address, _| service.real_server(*address).is_some());
-            for server in &service.real_servers {
-                if server.spec.weight > 0 {
-                    table.insert(server.spec.address, server.spec.weight);
-                }
+            if !table.is_empty() {
+                let quiet = service.real_servers.iter().map(|server| &server.spec);
+                let quiet = quiet.filter(|spec| spec.weight == 0);
+                let quiet: BTreeSet<_> = quiet.map(|spec| spec.address).collect();
+                table.retain(|address, _| quiet.contains(address));
             }
             true
         });
@@ -65,16 +67,26 @@ impl Ledger {
         });
     }
 
-    /// Writes down what a step did.
-    pub(super) fn record(&mut self, step: &Step) {
+    /// Writes down what a step does, `observed` being what the kernel had before its plan.
+    pub(super) fn record(&mut self, step: &Step, observed: &Observed, wanted: &Wanted) {
         match step {
             Step::AddRealServer(id, spec) | Step::ReinsertRealServer(id, spec) => {
-                let table = self.services.entry(*id).or_default();
-                table.insert(spec.address, spec.weight);
+                // The weight may go to 0 before it is observed; only with `mh` does that matter.
+                let service = wanted.services.get(id);
+                if service.is_some_and(|it| it.scheduler == Scheduler::Mh) {
+                    self.weigh(*id, spec.address, spec.weight);
+                }
             }
-            Step::SetRealServer(id, spec) if spec.weight > 0 => {
-                let table = self.services.entry(*id).or_default();
-                table.insert(spec.address, spec.weight);
+            Step::SetRealServer(id, spec) | Step::QuiesceRealServer(id, spec) => {
+                let address = spec.address;
+                if spec.weight > 0 {
+                    self.weigh(*id, address, spec.weight);
+                } else if self.table_weight(*id, address).is_none()
+                    && let Some(before) = observed.real_server(*id, address)
+                    && before.spec.weight > 0
+                {
+                    self.weigh(*id, address, before.spec.weight);
+                }
             }
             Step::DeleteRealServer(id, address) => {
                 if let Some(table) = self.services.get_mut(id) {
@@ -93,18 +105,24 @@ impl Ledger {
                 self.interfaces.remove(name);
             }
             Step::SetSysctl { .. }
+            | Step::SetTimeouts(_)
             | Step::AddInterface(_)
             | Step::RaiseInterface(_)
             | Step::AddVip { .. }
             | Step::AddService(..)
             | Step::SetService(..)
             | Step::HoldConnections
-            | Step::ReleaseConnections
-            | Step::SetRealServer(..) => {}
+            | Step::ReleaseConnections => {}
         }
     }
 
-    /// The weight that `mh` has a real server in its table with, where it is known.
+    /// A real server has this weight in the table that `mh` would have of it.
+    fn weigh(&mut self, id: ServiceId, address: SocketAddr, weight: u32) {
+        let table = self.services.entry(id).or_default();
+        table.insert(address, weight);
+    }
+
+    /// The weight that `mh` has a real server of weight 0 in its table with, where it is known.
     pub(super) fn table_weight(&self, id: ServiceId, address: SocketAddr) -> Option<u32> {
         self.services.get(&id)?.get(&address).copied()
     }

@@ -17,7 +17,7 @@
 //!   a real server that is dead when it is added gets its declared weight first and 0 at once
 //!   after.
 //! - **A real server that is removed** gets weight 0, and is deleted when its connections have
-//!   ended or [`DRAIN_LIMIT`] has passed. So is one whose service is removed.
+//!   ended or the declared limit has passed. So is one whose service is removed.
 //! - **Drift** is what differs from what was last reached; it is repaired and counted.
 
 mod error;
@@ -27,26 +27,25 @@ pub(crate) mod link;
 mod observed;
 mod plan;
 mod programmer;
+mod retry;
 mod state;
 mod step;
 mod sysctl;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
 
 use isopath_api::config;
 use isopath_api::ids::ServiceId;
 
 pub use error::DataplaneError;
-pub use state::{KernelRealServer, KernelService, RealServerWanted, Report, ServiceWanted, Wanted};
+pub use state::{
+    KernelRealServer, KernelService, Preview, RealServerWanted, Report, ServiceWanted, Wanted,
+};
 
 use crate::store::StoreError;
-use programmer::Programmer;
-
-/// How long a removed real server may keep its connections. An agent that restarts in
-/// between begins to count anew.
-pub const DRAIN_LIMIT: Duration = Duration::from_secs(60);
+use programmer::{Look, Programmer};
 
 /// The data plane of a director.
 pub struct Dataplane {
@@ -64,23 +63,8 @@ impl Dataplane {
         vip_interface: String,
         state_dir: &Path,
     ) -> Result<Self, StoreError> {
-        Self::with_drain_limit(kind, vip_interface, state_dir, DRAIN_LIMIT)
-    }
-
-    /// The same with another limit in place of [`DRAIN_LIMIT`].
-    ///
-    /// # Errors
-    /// What was written down in `state_dir` cannot be read.
-    pub fn with_drain_limit(
-        kind: config::Dataplane,
-        vip_interface: String,
-        state_dir: &Path,
-        drain_limit: Duration,
-    ) -> Result<Self, StoreError> {
         let programmer = match kind {
-            config::Dataplane::Ipvs => {
-                Some(Programmer::new(vip_interface, state_dir, drain_limit)?)
-            }
+            config::Dataplane::Ipvs => Some(Programmer::new(vip_interface, state_dir)?),
             config::Dataplane::None => None,
         };
         Ok(Self { programmer })
@@ -91,18 +75,39 @@ impl Dataplane {
     ///
     /// # Errors
     /// The kernel cannot be read. Where it has no IPVS, there are no services.
-    pub async fn services(&mut self) -> Result<BTreeMap<ServiceId, KernelService>, DataplaneError> {
+    pub async fn services(
+        &mut self,
+    ) -> Result<BTreeMap<ServiceId, Arc<KernelService>>, DataplaneError> {
         match &mut self.programmer {
             Some(programmer) => programmer.services().await,
             None => Ok(BTreeMap::new()),
         }
     }
 
-    /// Makes the kernel what is wanted of it, as far as it goes at once, and reports what it
-    /// has. To be called again and again: removals go on, and drift is found.
-    pub async fn reconcile(&mut self, wanted: &Wanted) -> Report {
+    /// What [`Self::reconcile`] would do, in words; nothing is changed.
+    pub async fn preview(&mut self, wanted: &Wanted) -> Preview {
         match &mut self.programmer {
-            Some(programmer) => programmer.reconcile(wanted).await,
+            Some(programmer) => programmer.preview(wanted).await,
+            None => Preview::default(),
+        }
+    }
+
+    /// Makes the kernel what is wanted of it, as far as it goes at once, and reports what it
+    /// has. All of the kernel is read. To be called again and again: removals go on, and drift is
+    /// found.
+    pub async fn reconcile(&mut self, wanted: &Wanted) -> Report {
+        self.make(wanted, Look::Everything).await
+    }
+
+    /// The same for something else than what was wanted last, without looking for drift: where
+    /// the kernel was read a moment ago, only what is changed is read again.
+    pub async fn change(&mut self, wanted: &Wanted) -> Report {
+        self.make(wanted, Look::Nothing).await
+    }
+
+    async fn make(&mut self, wanted: &Wanted, look: Look) -> Report {
+        match &mut self.programmer {
+            Some(programmer) => programmer.reconcile(wanted, look).await,
             None => Report {
                 vips: wanted.vips.iter().map(|vip| (*vip, Ok(()))).collect(),
                 ..Report::default()

@@ -2,16 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
 
 use isopath_api::declare::{self, Forwarding, SchedulerFlag, TunnelChecksum, TunnelKind};
-use isopath_api::ids::{Packets, Protocol, RealServerId, ServiceId, Vip};
+use isopath_api::ids::{Packets, Protocol, ServiceId, Vip};
 use isopath_api::observed::Stats;
 use isopath_ipvs::{
     Destination, DestinationSpec, Family, Netmask, Persistence, ServiceFlags, ServiceKey,
-    ServiceSpec,
+    ServiceSpec, Timeouts,
 };
 
 use super::state::{KernelRealServer, KernelService, RealServerWanted, ServiceWanted};
+use super::step::Subject;
 
 /// What the kernel has of what concerns us.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,8 +23,38 @@ pub(super) struct Observed {
     pub(super) sysctls: BTreeMap<String, Option<String>>,
     /// The interfaces that carry or shall carry our VIPs, those that exist.
     pub(super) interfaces: BTreeMap<String, ObservedInterface>,
+    /// How long connections are kept; nothing before it was read.
+    pub(super) timeouts: Option<Timeouts>,
     /// The services, also those that are not ours.
-    pub(super) services: BTreeMap<ServiceId, ObservedService>,
+    pub(super) services: BTreeMap<ServiceId, Arc<KernelService>>,
+}
+
+impl Observed {
+    /// What there is of a step's subject, counters aside, as a text to compare.
+    pub(super) fn shape(&self, subject: &Subject) -> String {
+        match subject {
+            Subject::Sysctl(key) => format!("{:?}", self.sysctls.get(key)),
+            Subject::Timeouts => format!("{:?}", self.timeouts),
+            Subject::Interface(name) => format!("{:?}", self.interfaces.get(name)),
+            Subject::Vip(name, vip) => {
+                let interface = self.interfaces.get(name);
+                format!("{:?}", interface.map(|it| it.vips.contains(vip)))
+            }
+            Subject::Service(id) => format!("{:?}", self.services.get(id).map(|it| &it.spec)),
+            Subject::RealServer(id, address) => {
+                format!("{:?}", self.real_server(*id, *address).map(|it| &it.spec))
+            }
+        }
+    }
+
+    pub(super) fn real_server(
+        &self,
+        id: ServiceId,
+        address: SocketAddr,
+    ) -> Option<&KernelRealServer> {
+        let mut servers = self.services.get(&id)?.real_servers.iter();
+        servers.find(|server| server.spec.address == address)
+    }
 }
 
 /// An interface.
@@ -35,42 +68,21 @@ pub(super) struct ObservedInterface {
     pub(super) others: bool,
 }
 
-/// A service in the kernel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ObservedService {
-    /// What it is.
-    pub(super) spec: ServiceSpec,
-    /// Its counters.
-    pub(super) stats: isopath_ipvs::Stats,
-    /// Its real servers in the kernel's order.
-    pub(super) real_servers: Vec<Destination>,
-}
-
-impl ObservedService {
-    pub(super) fn real_server(&self, address: SocketAddr) -> Option<&Destination> {
-        let mut servers = self.real_servers.iter();
-        servers.find(|server| server.spec.address == address)
-    }
-
-    /// The service as it is reported. A real server with an IPv6 address, which only somebody
-    /// else can have added, has no name of ours and is left out.
-    pub(super) fn report(&self) -> KernelService {
-        let servers = self.real_servers.iter().filter_map(|server| {
-            let SocketAddr::V4(address) = server.spec.address else {
-                return None;
-            };
-            let reported = KernelRealServer {
-                weight: server.spec.weight,
-                active: server.active,
-                inactive: server.inactive,
-                stats: stats(server.stats),
-            };
-            Some((RealServerId(address), reported))
-        });
-        KernelService {
-            stats: stats(self.stats),
-            real_servers: servers.collect(),
-        }
+/// A service as it is kept and reported.
+pub(super) fn kernel_service(
+    service: isopath_ipvs::Service,
+    destinations: impl IntoIterator<Item = Destination>,
+) -> KernelService {
+    let servers = destinations.into_iter().map(|server| KernelRealServer {
+        spec: server.spec,
+        active: server.active,
+        inactive: server.inactive,
+        stats: stats(server.stats),
+    });
+    KernelService {
+        spec: service.spec,
+        stats: stats(service.stats),
+        real_servers: servers.collect(),
     }
 }
 
@@ -130,6 +142,16 @@ pub(super) fn service_id(key: &ServiceKey, marks: &BTreeMap<u32, Vip>) -> Option
         ServiceKey::Mark {
             family: Family::V6, ..
         } => None,
+    }
+}
+
+/// How long the kernel shall keep connections.
+pub(super) fn timeouts(wanted: &declare::Timeouts) -> Timeouts {
+    let seconds = |timeout: Duration| u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX);
+    Timeouts {
+        tcp: seconds(wanted.tcp),
+        tcp_fin: seconds(wanted.tcp_fin),
+        udp: seconds(wanted.udp),
     }
 }
 

@@ -2,20 +2,55 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use isopath_api::declare::Scheduler;
 use isopath_api::ids::{ServiceId, Vip};
-use isopath_ipvs::{Destination, DestinationSpec};
+use isopath_ipvs::DestinationSpec;
 
 use super::ledger::Ledger;
-use super::observed::{Observed, ObservedService, destination_spec, service_spec};
-use super::state::{RealServerWanted, ServiceWanted, Wanted};
+use super::observed::{Observed, destination_spec, service_spec, timeouts};
+use super::state::{KernelRealServer, KernelService, RealServerWanted, ServiceWanted, Wanted};
 use super::step::Step;
 use super::sysctl;
 
 /// Since when each real server on its way out has had weight 0.
 pub(super) type Quiesced = BTreeMap<(ServiceId, SocketAddr), Instant>;
+
+/// Services that need nothing: what was wanted and what the kernel had when that was found.
+/// While both are the same allocations, it is still so.
+#[derive(Debug, Default)]
+pub(super) struct AtRest(BTreeMap<ServiceId, (Arc<ServiceWanted>, Arc<KernelService>)>);
+
+impl AtRest {
+    /// Whether a service is known to need nothing.
+    pub(super) fn has(&self, wanted: &Arc<ServiceWanted>, observed: &Arc<KernelService>) -> bool {
+        self.0
+            .get(&wanted.id)
+            .is_some_and(|(shall, has)| Arc::ptr_eq(shall, wanted) && Arc::ptr_eq(has, observed))
+    }
+
+    /// Takes over what a plan found, forgetting all else.
+    pub(super) fn replace(&mut self, plan: &Plan, wanted: &Wanted, observed: &Observed) {
+        let pair = |id: &ServiceId| {
+            let pair = (wanted.services.get(id)?, observed.services.get(id)?);
+            Some((*id, (Arc::clone(pair.0), Arc::clone(pair.1))))
+        };
+        self.0 = plan.at_rest.iter().filter_map(pair).collect();
+    }
+}
+
+/// What is to be done.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// The steps, in the order in which they are to be executed: whoever executes a prefix of
+    /// them leaves no VIP that clients reach before its services are there, and no real server
+    /// is deleted that still takes connections.
+    pub(super) steps: Vec<Step>,
+    /// The services that need nothing, now and as long as they stay as they are.
+    at_rest: Vec<ServiceId>,
+}
 
 /// Everything a plan is made of.
 #[derive(Clone, Copy)]
@@ -27,36 +62,60 @@ pub(super) struct Planner<'a> {
     /// Must hold everything that is wanted.
     pub(super) ledger: &'a Ledger,
     pub(super) quiesced: &'a Quiesced,
+    pub(super) at_rest: &'a AtRest,
     pub(super) now: Instant,
     /// How long a real server with weight 0 may wait for its connections to end.
     pub(super) drain_limit: Duration,
 }
 
+/// What is done with the real servers of a service when all services have what takes
+/// connections.
+#[derive(Default)]
+struct Leaving {
+    quiesce: Vec<Step>,
+    delete: Vec<Step>,
+}
+
 impl Planner<'_> {
-    /// The steps, in the order in which they are to be executed: whoever executes a prefix of
-    /// them leaves no VIP that clients reach before its services are there, and no real server
-    /// is deleted that still takes connections.
-    pub(super) fn plan(&self) -> Vec<Step> {
-        let mut steps = Vec::new();
+    /// What is to be done.
+    pub(super) fn plan(&self) -> Plan {
+        let mut plan = Plan::default();
+        let steps = &mut plan.steps;
         if !self.wanted.is_empty() {
             steps.extend(sysctl::plan(&self.observed.sysctls));
+            let shall = timeouts(&self.wanted.lvs.timeouts);
+            if self.observed.timeouts != Some(shall) {
+                steps.push(Step::SetTimeouts(shall));
+            }
         }
-        self.bring_up_interface(&mut steps);
+        self.bring_up_interface(steps);
+        let mut leaving = Leaving::default();
         for service in self.wanted.services.values() {
-            self.bring_up_service(service, &mut steps);
+            let observed = self.observed.services.get(&service.id);
+            let known = observed.is_some_and(|observed| self.at_rest.has(service, observed));
+            if known || self.bring_up_service(service, observed, steps, &mut leaving) {
+                plan.at_rest.push(service.id);
+            }
         }
-        let wanted = &self.wanted.services;
+        let mut gone = Vec::new();
         let mut staying = BTreeSet::new();
         for id in self.ledger.services.keys() {
             let Some(observed) = self.observed.services.get(id) else {
                 continue;
             };
-            if wanted.contains_key(id) || !self.take_down_service(*id, observed, &mut steps) {
+            if self.wanted.services.contains_key(id) {
+                staying.insert(id.vip);
+            } else if self.take_down_service(*id, observed, &mut leaving) {
+                gone.push(Step::DeleteService(*id));
+            } else {
                 staying.insert(id.vip);
             }
         }
-        self.take_down_interfaces(&staying, &mut steps);
-        steps
+        steps.extend(leaving.quiesce);
+        steps.extend(leaving.delete);
+        steps.extend(gone);
+        self.take_down_interfaces(&staying, steps);
+        plan
     }
 
     fn bring_up_interface(&self, steps: &mut Vec<Step>) {
@@ -81,9 +140,16 @@ impl Planner<'_> {
         }
     }
 
-    fn bring_up_service(&self, wanted: &ServiceWanted, steps: &mut Vec<Step>) {
+    /// The steps that a service needs; answers whether it needs none and will not by itself.
+    fn bring_up_service(
+        &self,
+        wanted: &ServiceWanted,
+        observed: Option<&Arc<KernelService>>,
+        steps: &mut Vec<Step>,
+        leaving: &mut Leaving,
+    ) -> bool {
+        let before = steps.len();
         let mut spec = service_spec(wanted);
-        let observed = self.observed.services.get(&wanted.id);
         if let Some(observed) = observed {
             spec.unknown.clone_from(&observed.spec.unknown);
         }
@@ -92,40 +158,48 @@ impl Planner<'_> {
             Some(it) if it.spec != spec => steps.push(Step::SetService(wanted.id, spec)),
             Some(_) => {}
         }
-        let servers = observed.map_or(&[][..], |it| it.real_servers.as_slice());
-        let (leaving, staying): (Vec<&Destination>, Vec<&Destination>) = servers
+        let shall = wanted.by_address();
+        let servers = observed.map_or(&[][..], |it| &it.real_servers);
+        let (staying, leave): (Vec<&KernelRealServer>, Vec<&KernelRealServer>) = servers
             .iter()
-            .partition(|it| wanted.real_server(it.spec.address).is_none());
-        let (gone, waiting): (Vec<&Destination>, Vec<&Destination>) = leaving
+            .partition(|it| shall.contains_key(&it.spec.address));
+        let (gone, waiting): (Vec<&KernelRealServer>, Vec<&KernelRealServer>) = leave
             .into_iter()
             .partition(|server| self.may_be_deleted(wanted.id, server));
 
         // What takes connections comes before what stops taking them.
-        let inserted = self.insert(wanted, servers, &gone, steps);
+        let inserted = self.insert(wanted, &shall, servers, &gone, steps);
         let mut sets = Vec::new();
         for server in staying {
-            if !inserted.contains(&server.spec.address) {
-                sets.extend(self.set(wanted, server));
+            if let Some(shall) = shall.get(&server.spec.address)
+                && !inserted.contains(&server.spec.address)
+            {
+                sets.extend(self.set(wanted, *shall, server));
             }
         }
         let (stop, go): (Vec<_>, Vec<_>) = sets.into_iter().partition(|plan| ends_at_zero(plan));
         steps.extend(go.into_iter().chain(stop).flatten());
-        for server in waiting {
-            if server.spec.weight > 0 {
-                steps.push(Step::SetRealServer(wanted.id, without_weight(server)));
-            }
-        }
-        for server in gone {
-            steps.push(Step::DeleteRealServer(wanted.id, server.spec.address));
-        }
+        let at_rest = steps.len() == before && gone.is_empty() && waiting.is_empty();
+        self.quiesce(wanted.id, &waiting, leaving);
+        let delete = |it: &&KernelRealServer| Step::DeleteRealServer(wanted.id, it.spec.address);
+        leaving.delete.extend(gone.iter().map(delete));
+        at_rest
+    }
+
+    /// Takes real servers off new connections.
+    fn quiesce(&self, id: ServiceId, servers: &[&KernelRealServer], leaving: &mut Leaving) {
+        let taking = servers.iter().filter(|server| server.spec.weight > 0);
+        let quiesce = |it: &&KernelRealServer| Step::QuiesceRealServer(id, without_weight(it));
+        leaving.quiesce.extend(taking.map(quiesce));
     }
 
     /// The insertions that a service needs, and what they are of.
     fn insert(
         &self,
         wanted: &ServiceWanted,
-        servers: &[Destination],
-        gone: &[&Destination],
+        shall: &BTreeMap<SocketAddr, RealServerWanted>,
+        servers: &[KernelRealServer],
+        gone: &[&KernelRealServer],
         steps: &mut Vec<Step>,
     ) -> BTreeSet<SocketAddr> {
         let gone: BTreeSet<_> = gone.iter().map(|it| it.spec.address).collect();
@@ -134,15 +208,12 @@ impl Planner<'_> {
             .map(|server| server.spec.address)
             .filter(|address| !gone.contains(address))
             .collect();
-        let servers: BTreeMap<_, _> = servers.iter().map(|it| (it.spec.address, it)).collect();
-        let shall: BTreeMap<SocketAddr, RealServerWanted> = wanted
-            .real_servers
-            .iter()
-            .map(|server| (SocketAddr::V4(server.id.0), *server))
-            .collect();
         let insertions = insertions(wanted.scheduler, &present, shall.keys().copied());
-
-        let busy = |it: &&Destination| it.active > 0 || it.inactive > 0;
+        if insertions.is_empty() {
+            return BTreeSet::new();
+        }
+        let servers: BTreeMap<_, _> = servers.iter().map(|it| (it.spec.address, it)).collect();
+        let busy = |it: &&KernelRealServer| it.active > 0 || it.inactive > 0;
         let held = insertions
             .iter()
             .any(|address| servers.get(address).is_some_and(busy));
@@ -151,7 +222,7 @@ impl Planner<'_> {
         }
         for address in &insertions {
             let server = servers.get(address).copied();
-            let (spec, table) = match (shall.get(address), server) {
+            let (mut spec, table) = match (shall.get(address), server) {
                 (Some(shall), _) => {
                     let table = if wanted.scheduler == Scheduler::Mh {
                         u32::from(shall.weight)
@@ -166,6 +237,9 @@ impl Planner<'_> {
                 ),
                 (None, None) => continue,
             };
+            if let Some(server) = server {
+                spec.unknown.clone_from(&server.spec.unknown);
+            }
             let first = DestinationSpec {
                 weight: table,
                 ..spec.clone()
@@ -184,21 +258,24 @@ impl Planner<'_> {
     }
 
     /// The steps that make a real server in its place what it shall be, if any.
-    fn set(&self, wanted: &ServiceWanted, server: &Destination) -> Option<Vec<Step>> {
-        let shall = wanted.real_server(server.spec.address)?;
+    fn set(
+        &self,
+        wanted: &ServiceWanted,
+        shall: RealServerWanted,
+        server: &KernelRealServer,
+    ) -> Option<Vec<Step>> {
         let spec = DestinationSpec {
             unknown: server.spec.unknown.clone(),
             ..destination_spec(wanted, shall)
         };
         let mut steps = Vec::new();
         let declared = u32::from(shall.weight);
-        let in_table = self.table_weight(wanted.id, server);
         // A weight of 0 leaves the table alone, so the one that the table shall have is written
         // before it. With a declared weight of 0 the table keeps what it has.
         if wanted.scheduler == Scheduler::Mh
             && spec.weight == 0
             && declared > 0
-            && in_table != Some(declared)
+            && self.table_weight(wanted.id, server) != Some(declared)
         {
             let first = DestinationSpec {
                 weight: declared,
@@ -212,28 +289,21 @@ impl Planner<'_> {
         (!steps.is_empty()).then_some(steps)
     }
 
-    /// Removes a service of ours that is no longer wanted; whether it is gone when done.
+    /// Removes the real servers of a service of ours that is no longer wanted; whether none is
+    /// left then.
     fn take_down_service(
         &self,
         id: ServiceId,
-        observed: &ObservedService,
-        steps: &mut Vec<Step>,
+        observed: &KernelService,
+        leaving: &mut Leaving,
     ) -> bool {
-        let mut gone = true;
-        for server in &observed.real_servers {
-            if self.may_be_deleted(id, server) {
-                steps.push(Step::DeleteRealServer(id, server.spec.address));
-            } else {
-                gone = false;
-                if server.spec.weight > 0 {
-                    steps.push(Step::SetRealServer(id, without_weight(server)));
-                }
-            }
-        }
-        if gone {
-            steps.push(Step::DeleteService(id));
-        }
-        gone
+        let servers = observed.real_servers.iter();
+        let (gone, waiting): (Vec<&KernelRealServer>, Vec<&KernelRealServer>) =
+            servers.partition(|server| self.may_be_deleted(id, server));
+        let delete = |it: &&KernelRealServer| Step::DeleteRealServer(id, it.spec.address);
+        leaving.delete.extend(gone.iter().map(delete));
+        self.quiesce(id, &waiting, leaving);
+        waiting.is_empty()
     }
 
     /// Takes off what shall not be on our interfaces, except VIPs of services that are staying.
@@ -271,7 +341,7 @@ impl Planner<'_> {
     }
 
     /// Whether a real server that is on its way out has had weight 0 for long enough.
-    fn may_be_deleted(&self, id: ServiceId, server: &Destination) -> bool {
+    fn may_be_deleted(&self, id: ServiceId, server: &KernelRealServer) -> bool {
         if server.spec.weight > 0 {
             return false;
         }
@@ -283,7 +353,7 @@ impl Planner<'_> {
         idle || waited.is_some_and(|waited| waited >= self.drain_limit)
     }
 
-    fn table_weight(&self, id: ServiceId, server: &Destination) -> Option<u32> {
+    fn table_weight(&self, id: ServiceId, server: &KernelRealServer) -> Option<u32> {
         if server.spec.weight > 0 {
             return Some(server.spec.weight);
         }
@@ -296,17 +366,16 @@ impl Planner<'_> {
 /// The canonical order of insertion is that of address and port, on every director. The kernel
 /// inserts at the head (`list_add_rcu` in `__ip_vs_update_dest`), so its list has the greatest
 /// address first, and a real server added to a growing cluster with the next higher address
-/// is put where it belongs without touching another. Only `mh` builds its table from the
-/// list's order (`ip_vs_mh_populate`), so only there is a list in another order put right:
-/// the longest end of the canonical list that the kernel's list contains in order stays, and
-/// the rest is inserted again.
+/// is put where it belongs without touching another. Where a list's order decides (see
+/// [`goes_by_order`]) and is another, it is put right: the longest end of the canonical list
+/// that the kernel's list contains in order stays, and the rest is inserted again.
 fn insertions(
     scheduler: Scheduler,
     present: &[SocketAddr],
     shall: impl Iterator<Item = SocketAddr>,
 ) -> Vec<SocketAddr> {
     let mut canonical: BTreeSet<SocketAddr> = shall.collect();
-    if scheduler == Scheduler::Mh {
+    if goes_by_order(scheduler) {
         canonical.extend(present);
         let mut canonical = canonical.into_iter().peekable();
         for address in present.iter().rev() {
@@ -321,8 +390,27 @@ fn insertions(
     }
 }
 
+/// Whether where a client lands depends on the order of the kernel's list, with everything else
+/// the same: then two directors must have it alike. `mh`, `sh` and `dh` fill their tables along
+/// it (`ip_vs_mh_populate`, `ip_vs_sh_reassign`, `ip_vs_dh_assign`), `fo` and `ovf` take the
+/// first of the heaviest. The others go by the connections that a director itself has, or round
+/// and round from wherever it is.
+fn goes_by_order(scheduler: Scheduler) -> bool {
+    match scheduler {
+        Scheduler::Mh | Scheduler::Sh | Scheduler::Dh | Scheduler::Fo | Scheduler::Ovf => true,
+        Scheduler::Rr
+        | Scheduler::Wrr
+        | Scheduler::Lc
+        | Scheduler::Wlc
+        | Scheduler::Lblc
+        | Scheduler::Lblcr
+        | Scheduler::Sed
+        | Scheduler::Nq => false,
+    }
+}
+
 /// A real server as it is, but taking no new connections.
-fn without_weight(server: &Destination) -> DestinationSpec {
+fn without_weight(server: &KernelRealServer) -> DestinationSpec {
     DestinationSpec {
         weight: 0,
         ..server.spec.clone()

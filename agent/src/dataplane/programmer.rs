@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use isopath_api::ids::{Packets, ServiceId, Vip};
@@ -10,18 +11,26 @@ use isopath_ipvs::Cause;
 use tracing::{info, warn};
 
 use super::error::DataplaneError;
-use super::kernel::Kernel;
+use super::kernel::{Kernel, Scope};
 use super::ledger::Ledger;
 use super::observed::Observed;
-use super::plan::{Planner, Quiesced};
-use super::state::{KernelService, Report, Wanted};
-use super::step::{Holds, Step, Subject, subjects};
+use super::plan::{AtRest, Plan, Planner, Quiesced};
+use super::retry::{Now, Retries};
+use super::state::{KernelService, Preview, Report, Wanted};
+use super::step::{Holds, Step, Subject, Undone, subjects};
 use crate::causes;
 use crate::store::{StoreError, read_json, write_json};
 
-/// How often one call observes and plans anew: adding takes one round, removing an idle real
-/// server two (weight 0, then the deletion), and the third finds nothing left to do.
+/// How often one call plans anew: adding takes one round, removing an idle real server two
+/// (weight 0, then the deletion), and the third finds nothing left to do.
 const ROUNDS: usize = 3;
+
+/// For how long what was read of the kernel is good enough to plan a change on: not much longer
+/// than the period in which all of it is read.
+const FRESH: Duration = Duration::from_secs(3);
+
+/// How many steps of a plan are logged one by one; of more there is one line.
+const LOGGED: usize = 40;
 
 /// Makes the kernel what is wanted of it.
 pub(super) struct Programmer {
@@ -32,33 +41,45 @@ pub(super) struct Programmer {
     saved: Ledger,
     /// Why the file does not hold the ledger.
     unsaved: Option<String>,
-    drain_limit: Duration,
     /// Opened when first needed, and anew after it failed.
     kernel: Option<Kernel>,
+    /// What the kernel had, and when all of it was read.
+    seen: Option<(Observed, Instant)>,
+    at_rest: AtRest,
     quiesced: Quiesced,
+    retries: Retries,
     /// What the kernel was last made to have, all of it.
     settled: Option<Wanted>,
-    steps: u64,
-    drift_repaired: u64,
-    /// What failed last time.
-    failures: Vec<String>,
+    counts: Counts,
+    /// What failed last time, without the times.
+    failures: BTreeSet<String>,
 }
 
-/// How a round ended.
-struct Round {
+/// What was done since the start.
+#[derive(Default)]
+struct Counts {
+    steps: u64,
+    drift_repaired: u64,
+}
+
+/// How much of the kernel is read before planning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// All of it: finds drift.
+    Everything,
+    /// Nothing where it was read a moment ago.
+    Nothing,
+}
+
+/// How a reconcile ended.
+struct Outcome {
     observed: Observed,
-    /// The steps that failed, and why.
-    failed: Vec<(Step, DataplaneError)>,
-    /// Differences to what was settled, found before the first step.
-    drift: BTreeSet<Subject>,
+    /// What is left to be done.
+    pending: Vec<Step>,
 }
 
 impl Programmer {
-    pub(super) fn new(
-        interface: String,
-        state_dir: &Path,
-        drain_limit: Duration,
-    ) -> Result<Self, StoreError> {
+    pub(super) fn new(interface: String, state_dir: &Path) -> Result<Self, StoreError> {
         let ledger_path = state_dir.join("dataplane.json");
         let ledger: Ledger = read_json(&ledger_path)?.unwrap_or_default();
         Ok(Self {
@@ -67,25 +88,23 @@ impl Programmer {
             ledger,
             ledger_path,
             unsaved: None,
-            drain_limit,
             kernel: None,
+            seen: None,
+            at_rest: AtRest::default(),
             quiesced: Quiesced::new(),
+            retries: Retries::default(),
             settled: None,
-            steps: 0,
-            drift_repaired: 0,
-            failures: Vec::new(),
+            counts: Counts::default(),
+            failures: BTreeSet::new(),
         })
     }
 
     /// The services in the kernel, whoever made them.
     pub(super) async fn services(
         &mut self,
-    ) -> Result<BTreeMap<ServiceId, KernelService>, DataplaneError> {
+    ) -> Result<BTreeMap<ServiceId, Arc<KernelService>>, DataplaneError> {
         match self.observe(&Wanted::default()).await {
-            Ok(observed) => {
-                let services = observed.services.iter();
-                Ok(services.map(|(id, it)| (*id, it.report())).collect())
-            }
+            Ok(observed) => Ok(observed.services),
             // Where there is no IPVS, no service was left behind.
             Err(DataplaneError::Ipvs(error)) if matches!(error.cause, Cause::NoModule) => {
                 Ok(BTreeMap::new())
@@ -94,74 +113,99 @@ impl Programmer {
         }
     }
 
-    pub(super) async fn reconcile(&mut self, wanted: &Wanted) -> Report {
-        let mut result = self.rounds(wanted, self.drain_limit).await;
-        if result.is_err() {
-            // The connection may have been to a module that was loaded anew since.
-            result = self.rounds(wanted, self.drain_limit).await;
-        }
-        let report = match result {
-            Ok(round) => self.report(wanted, &round),
-            Err(error) => self.blind(wanted, &error),
+    /// What would be done to make the kernel what is wanted. Where it cannot be read, why, and
+    /// what would be done to an empty one.
+    pub(super) async fn preview(&mut self, wanted: &Wanted) -> Preview {
+        let (observed, unread) = match self.observe(wanted).await {
+            Ok(observed) => (observed, None),
+            Err(error) => (Observed::default(), Some(causes(&error))),
         };
-        self.log(&report.failures);
-        report
+        self.ledger.update(&self.interface, wanted, &observed);
+        let plan = self.plan(&observed, wanted, wanted.lvs.drain_limit.0);
+        Preview {
+            unread,
+            steps: plan.steps.iter().map(Step::to_string).collect(),
+        }
     }
 
-    /// Logs what fails now and did not before, not the same again each second.
-    fn log(&mut self, failures: &[String]) {
-        for failure in failures {
-            if !self.failures.contains(failure) {
-                warn!(failure, "the data plane is not as wanted");
-            }
+    pub(super) async fn reconcile(&mut self, wanted: &Wanted, look: Look) -> Report {
+        let limit = wanted.lvs.drain_limit.0;
+        let mut result = self.rounds(wanted, look, limit).await;
+        if result.is_err() {
+            // The connection may have been to a module that was loaded anew since.
+            result = self.rounds(wanted, Look::Everything, limit).await;
         }
-        if failures.is_empty() && !self.failures.is_empty() {
-            info!("the data plane is as wanted again");
+        match result {
+            Ok(outcome) => self.report(wanted, outcome),
+            Err(error) => self.blind(wanted, &error),
         }
-        self.failures = failures.to_vec();
     }
 
     /// Removes everything that is ours, without waiting for connections to end.
     pub(super) async fn tear_down(&mut self) -> Report {
         let nothing = Wanted::default();
-        let report = match self.rounds(&nothing, Duration::ZERO).await {
-            Ok(round) => self.report(&nothing, &round),
+        let rounds = self.rounds(&nothing, Look::Everything, Duration::ZERO);
+        match rounds.await {
+            Ok(outcome) => self.report(&nothing, outcome),
             Err(error) => self.blind(&nothing, &error),
-        };
-        self.log(&report.failures);
-        report
+        }
     }
 
     async fn rounds(
         &mut self,
         wanted: &Wanted,
+        look: Look,
         drain_limit: Duration,
-    ) -> Result<Round, DataplaneError> {
-        let observed = self.observe(wanted).await?;
-        let drift = match &self.settled {
-            Some(settled) => subjects(&self.planner(&observed, settled, drain_limit).plan()),
-            None => BTreeSet::new(),
+    ) -> Result<Outcome, DataplaneError> {
+        let seen = match look {
+            Look::Everything => None,
+            Look::Nothing => self.seen.take_if(|(_, at)| at.elapsed() < FRESH),
         };
-        let mut round = Round {
-            observed,
-            failed: Vec::new(),
-            drift,
+        let read = seen.is_none();
+        let (mut observed, at) = match seen {
+            Some(seen) => seen,
+            None => (self.observe(wanted).await?, Instant::now()),
+        };
+        self.keep_books(wanted, &observed);
+        let mut plan = self.plan(&observed, wanted, drain_limit);
+        let mut drift = match &self.settled {
+            Some(settled) if read && settled == wanted => subjects(&plan.steps),
+            Some(settled) if read => {
+                let drifted = self.planner(&observed, settled, drain_limit).plan();
+                subjects(&drifted.steps)
+            }
+            Some(_) | None => BTreeSet::new(),
         };
         for _ in 0..ROUNDS {
-            self.keep_books(wanted, &round.observed);
-            let steps = self.planner(&round.observed, wanted, drain_limit).plan();
-            if steps.is_empty() {
+            let touched = self
+                .execute(&plan.steps, (wanted, &observed), &mut drift)
+                .await;
+            if touched.subjects.is_empty() {
                 break;
             }
-            let before = self.steps;
-            self.execute(&steps, &mut round).await;
-            round.observed = self.observe(wanted).await?;
-            if self.steps == before {
+            let scope = self.scope(wanted);
+            if let Some(kernel) = &self.kernel {
+                let again = kernel.observe_again(&scope, &touched.subjects, &mut observed);
+                again.await.inspect_err(|_| self.kernel = None)?;
+            }
+            self.keep_books(wanted, &observed);
+            plan = self.plan(&observed, wanted, drain_limit);
+            if touched.done == 0 {
                 break;
             }
         }
-        self.keep_books(wanted, &round.observed);
-        Ok(round)
+        self.save();
+        self.retries.keep(&plan.steps);
+        self.at_rest.replace(&plan, wanted, &observed);
+        self.seen = Some((observed.clone(), at));
+        Ok(Outcome {
+            observed,
+            pending: plan.steps,
+        })
+    }
+
+    fn plan(&self, observed: &Observed, wanted: &Wanted, drain_limit: Duration) -> Plan {
+        self.planner(observed, wanted, drain_limit).plan()
     }
 
     fn planner<'a>(
@@ -176,6 +220,7 @@ impl Programmer {
             wanted,
             ledger: &self.ledger,
             quiesced: &self.quiesced,
+            at_rest: &self.at_rest,
             now: Instant::now(),
             drain_limit,
         }
@@ -186,6 +231,14 @@ impl Programmer {
             Some(kernel) => kernel,
             None => Kernel::connect().await?,
         };
+        let before = self.seen.take();
+        let before = before.as_ref().map(|(observed, _)| observed);
+        let observed = kernel.observe(&self.scope(wanted), before).await?;
+        self.kernel = Some(kernel);
+        Ok(observed)
+    }
+
+    fn scope(&self, wanted: &Wanted) -> Scope {
         let mut interfaces: BTreeSet<String> = self.ledger.interfaces.keys().cloned().collect();
         interfaces.insert(self.interface.clone());
         let ours = self.ledger.services.keys();
@@ -194,12 +247,13 @@ impl Programmer {
             Packets::Marked(mark) => Some((mark, id.vip)),
             Packets::To { .. } => None,
         });
-        let observed = kernel.observe(interfaces, &marks.collect()).await?;
-        self.kernel = Some(kernel);
-        Ok(observed)
+        Scope {
+            interfaces,
+            marks: marks.collect(),
+        }
     }
 
-    /// Brings the ledger and the list of quiesced real servers up to date, on disk too.
+    /// Brings the ledger and the list of quiesced real servers up to date.
     fn keep_books(&mut self, wanted: &Wanted, observed: &Observed) {
         for id in wanted.services.keys() {
             let ours = self.ledger.services.contains_key(id);
@@ -208,20 +262,23 @@ impl Programmer {
             }
         }
         self.ledger.update(&self.interface, wanted, observed);
-        self.save();
 
         let mut quiesced = Quiesced::new();
         for id in self.ledger.services.keys() {
             let Some(service) = observed.services.get(id) else {
                 continue;
             };
-            let wanted = wanted.service(*id);
-            for server in &service.real_servers {
-                let address = server.spec.address;
-                let leaves = wanted.is_none_or(|it| it.real_server(address).is_none());
-                if leaves && server.spec.weight == 0 {
-                    let since = self.quiesced.get(&(*id, address)).copied();
-                    quiesced.insert((*id, address), since.unwrap_or_else(Instant::now));
+            let shall = wanted.services.get(id);
+            if shall.is_some_and(|shall| self.at_rest.has(shall, service)) {
+                continue;
+            }
+            let shall = shall.map(|shall| shall.by_address()).unwrap_or_default();
+            let quiet = service.real_servers.iter().map(|server| &server.spec);
+            for spec in quiet.filter(|spec| spec.weight == 0) {
+                if !shall.contains_key(&spec.address) {
+                    let key = (*id, spec.address);
+                    let since = self.quiesced.get(&key).copied();
+                    quiesced.insert(key, since.unwrap_or_else(Instant::now));
                 }
             }
         }
@@ -243,85 +300,194 @@ impl Programmer {
         }
     }
 
-    async fn execute(&mut self, steps: &[Step], round: &mut Round) {
-        let Some(kernel) = &self.kernel else {
-            return;
-        };
-        let mut failed = Vec::new();
-        let mut undone: Vec<&Step> = Vec::new();
-        for step in steps {
-            if undone.iter().any(|earlier| step.needs(earlier)) {
-                undone.push(step);
-                continue;
-            }
-            match kernel.execute(step).await {
-                Ok(()) => {
-                    info!(%step, "changed the kernel");
-                    self.steps += 1;
-                    self.ledger.record(step);
-                    if step.subject().is_some_and(|it| round.drift.remove(&it)) {
-                        self.drift_repaired += 1;
-                    }
+    /// Executes a plan, except for what waits for its next try and what needs what was not done.
+    async fn execute(
+        &mut self,
+        steps: &[Step],
+        (wanted, observed): (&Wanted, &Observed),
+        drift: &mut BTreeSet<Subject>,
+    ) -> Touched {
+        let mut touched = Touched::default();
+        if steps.is_empty() {
+            return touched;
+        }
+        // Before anything is made, it stands in the file as ours.
+        self.save();
+        let mut undone = Undone::default();
+        let mut rest = steps;
+        while let Some(first) = rest.first() {
+            let together = match first.rank() {
+                Some(rank) => rest.iter().take_while(|it| it.rank() == Some(rank)).count(),
+                None => 1,
+            };
+            let (some, later) = rest.split_at(together);
+            rest = later;
+            let now = Now::read();
+            let mut due = Vec::with_capacity(some.len());
+            for step in some {
+                let wait = self.retries.hold(step, |it| observed.shape(it), now);
+                if wait || undone.hinders(step) {
+                    undone.add(step);
+                } else {
+                    due.push(step.clone());
                 }
-                Err(error) => {
-                    undone.push(step);
-                    failed.push((step.clone(), error));
+            }
+            let results = match &self.kernel {
+                Some(kernel) if first.rank().is_some() => kernel.execute_together(&due).await,
+                Some(kernel) => {
+                    let mut results = Vec::new();
+                    for step in &due {
+                        results.push(kernel.execute(step).await);
+                    }
+                    results
+                }
+                None => return touched,
+            };
+            for (step, result) in due.iter().zip(results) {
+                let seen = (wanted, observed);
+                let done = self.take_result(step, result, seen, &mut undone, &mut touched);
+                if done && drift.remove(&step.subject()) {
+                    self.counts.drift_repaired += 1;
                 }
             }
         }
-        round.failed = failed;
-        self.save();
+        if touched.done > LOGGED {
+            let (steps, failed) = (touched.done, touched.failed);
+            info!(steps, failed, "changed the kernel");
+        }
+        touched
     }
 
-    fn report(&mut self, wanted: &Wanted, round: &Round) -> Report {
-        let pending = self
-            .planner(&round.observed, wanted, self.drain_limit)
-            .plan();
+    /// Takes note of what became of a step; answers whether it was done.
+    fn take_result(
+        &mut self,
+        step: &Step,
+        result: Result<(), DataplaneError>,
+        (wanted, observed): (&Wanted, &Observed),
+        undone: &mut Undone,
+        touched: &mut Touched,
+    ) -> bool {
+        let done = result.is_ok();
+        touched.subjects.insert(step.subject());
+        match result {
+            Ok(()) => {
+                touched.done += 1;
+                if touched.done <= LOGGED {
+                    info!(%step, "changed the kernel");
+                }
+                self.counts.steps += 1;
+                self.ledger.record(step, observed, wanted);
+            }
+            // It was given to the kernel together with what it needs, and that had failed.
+            Err(_) if undone.hinders(step) => undone.add(step),
+            Err(error) => {
+                touched.failed += 1;
+                let error = (causes(&error), reason(&error, observed));
+                let shape = |it: &Subject| observed.shape(it);
+                self.retries.failed(step, shape, error, Now::read());
+                undone.add(step);
+            }
+        }
+        done
+    }
+
+    fn report(&mut self, wanted: &Wanted, outcome: Outcome) -> Report {
+        let Outcome { observed, pending } = outcome;
         let done = |step: &Step| step.goes_on_with_removal();
         self.settled = pending.iter().all(done).then(|| wanted.clone());
-        let vips = wanted.vips.iter().map(|vip| {
-            let first = pending.iter().find(|step| match step.holds(wanted) {
-                Holds::All => true,
-                Holds::One(held) => held == *vip,
-                Holds::None => false,
-            });
-            (*vip, first.map_or(Ok(()), |step| Err(why(step, round))))
-        });
         let services = wanted.services.keys().filter_map(|id| {
-            let observed = round.observed.services.get(id)?;
-            Some((*id, observed.report()))
+            let service = observed.services.get(id)?;
+            Some((*id, Arc::clone(service)))
         });
-        let failed = round.failed.iter().map(|(_, error)| causes(error));
-        Report {
-            vips: vips.collect(),
+        let failures = self.retries.failures();
+        let failures: Vec<String> = failures.map(|failure| failure.report()).collect();
+        let texts = self.retries.failures().map(|failure| failure.text.clone());
+        let texts = texts.chain(self.unsaved.clone()).collect();
+        let report = Report {
+            vips: self.readiness(wanted, &pending),
             services: services.collect(),
-            steps: self.steps,
-            drift_repaired: self.drift_repaired,
-            failures: failed.chain(self.unsaved.clone()).collect(),
+            steps: self.counts.steps,
+            drift_repaired: self.counts.drift_repaired,
+            failures: failures.into_iter().chain(self.unsaved.clone()).collect(),
+        };
+        self.log(texts);
+        report
+    }
+
+    /// Each wanted VIP: ready, or why not.
+    fn readiness(&self, wanted: &Wanted, pending: &[Step]) -> BTreeMap<Vip, Result<(), Reason>> {
+        let mut all = None;
+        let mut held: BTreeMap<Vip, &Step> = BTreeMap::new();
+        for step in pending {
+            match step.holds() {
+                Holds::All => all = all.or(Some(step)),
+                Holds::One(vip) => {
+                    held.entry(vip).or_insert(step);
+                }
+                Holds::None => {}
+            }
         }
+        let ready = |vip: &Vip| match all.or(held.get(vip).copied()) {
+            Some(step) => Err(self.why(step)),
+            None => Ok(()),
+        };
+        wanted.vips.iter().map(|vip| (*vip, ready(vip))).collect()
+    }
+
+    /// Why a step is not done: its own failure, that of one it needs, or something outside that
+    /// undid it at once.
+    fn why(&self, step: &Step) -> Reason {
+        match self.retries.why(step) {
+            Some(failure) => failure.reason.clone(),
+            None => Reason::DataplaneNotReady {
+                what: format!("the kernel does not keep it: {step}"),
+            },
+        }
+    }
+
+    /// Logs what fails now and did not before, not the same again each second.
+    fn log(&mut self, failures: BTreeSet<String>) {
+        for failure in failures.difference(&self.failures) {
+            warn!(failure, "the data plane is not as wanted");
+        }
+        if failures.is_empty() && !self.failures.is_empty() {
+            info!("the data plane is as wanted again");
+        }
+        self.failures = failures;
     }
 
     /// What is reported when the kernel could not be read: nothing is known to be ready.
-    fn blind(&self, wanted: &Wanted, error: &DataplaneError) -> Report {
+    fn blind(&mut self, wanted: &Wanted, error: &DataplaneError) -> Report {
         let not_ready = |vip: &Vip| (*vip, Err(error.reason()));
+        let failure = causes(error);
+        self.log([failure.clone()].into());
         Report {
             vips: wanted.vips.iter().map(not_ready).collect(),
             services: BTreeMap::new(),
-            steps: self.steps,
-            drift_repaired: self.drift_repaired,
-            failures: vec![causes(error)],
+            steps: self.counts.steps,
+            drift_repaired: self.counts.drift_repaired,
+            failures: vec![failure],
         }
     }
 }
 
-/// Why a step is not done: its own failure, that of one it needs, or something outside that
-/// undid it at once.
-fn why(step: &Step, round: &Round) -> Reason {
-    let mut failed = round.failed.iter();
-    match failed.find(|(failed, _)| step == failed || step.needs(failed)) {
-        Some((_, error)) => error.reason(),
-        None => Reason::DataplaneNotReady {
-            what: format!("the kernel does not keep it: {step}"),
+/// What an execution came to.
+#[derive(Default)]
+struct Touched {
+    /// What steps were about, also those that failed.
+    subjects: BTreeSet<Subject>,
+    done: usize,
+    failed: usize,
+}
+
+/// Why a VIP that needs what failed is not announced.
+fn reason(error: &DataplaneError, observed: &Observed) -> Reason {
+    match error {
+        DataplaneError::SetSysctl { key, value, .. } => Reason::SysctlRefused {
+            key: key.replace('/', "."),
+            wanted: (*value).to_owned(),
+            found: observed.sysctls.get(key).cloned().flatten(),
         },
+        error => error.reason(),
     }
 }

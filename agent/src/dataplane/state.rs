@@ -4,10 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use isopath_api::declare::{Forwarding, Lvs, Persistence, Scheduler, SchedulerFlag, Tunnel};
+use isopath_api::declare::{
+    Forwarding, Lvs, Persistence, RealServerSpec, Scheduler, SchedulerFlag, ServiceSpec, Tunnel,
+};
 use isopath_api::ids::{RealServerId, ServiceId, Vip};
 use isopath_api::observed::Stats;
 use isopath_api::reason::Reason;
+use isopath_ipvs::DestinationSpec;
+use serde::Serialize;
 
 /// Everything this director's kernel shall have; always complete.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,17 +49,39 @@ impl Wanted {
     pub fn is_empty(&self) -> bool {
         self.vips.is_empty() && self.services.is_empty()
     }
-
-    pub(super) fn service(&self, id: ServiceId) -> Option<&ServiceWanted> {
-        self.services.get(&id).map(|service| &**service)
-    }
 }
 
 impl ServiceWanted {
-    pub(super) fn real_server(&self, address: SocketAddr) -> Option<RealServerWanted> {
-        let mut servers = self.real_servers.iter();
-        let server = servers.find(|server| SocketAddr::V4(server.id.0) == address);
-        server.copied()
+    /// What the kernel shall have of a declared service; `effective` says the weight in force of
+    /// a real server that is declared with a weight.
+    pub fn of(spec: &ServiceSpec, effective: impl Fn(RealServerId, u16) -> u16) -> Self {
+        let real_server = |server: &RealServerSpec| {
+            let id = spec.real_server_id(server);
+            RealServerWanted {
+                id,
+                weight: server.weight,
+                upper_threshold: server.upper_threshold,
+                lower_threshold: server.lower_threshold,
+                effective_weight: effective(id, server.weight),
+            }
+        };
+        Self {
+            id: spec.id(),
+            scheduler: spec.scheduler,
+            flags: spec.flags(),
+            persistence: spec.persistence,
+            forwarding: spec.forwarding,
+            tunnel: spec.tunnel(),
+            real_servers: spec.real_server.iter().map(real_server).collect(),
+        }
+    }
+
+    /// The real servers by their address, which also is their canonical order.
+    pub(super) fn by_address(&self) -> BTreeMap<SocketAddr, RealServerWanted> {
+        let servers = self.real_servers.iter();
+        servers
+            .map(|server| (SocketAddr::V4(server.id.0), *server))
+            .collect()
     }
 }
 
@@ -81,34 +107,64 @@ pub struct RealServerWanted {
 pub struct Report {
     /// Each wanted VIP: ready to be announced, or why not.
     pub vips: BTreeMap<Vip, Result<(), Reason>>,
-    /// The wanted services that the kernel has.
-    pub services: BTreeMap<ServiceId, KernelService>,
+    /// The wanted services that the kernel has. One in which nothing changed, no counter either,
+    /// is the same allocation from one report to the next.
+    pub services: BTreeMap<ServiceId, Arc<KernelService>>,
     /// Steps executed since the start.
     pub steps: u64,
     /// Differences that something outside had made and that were repaired since the start.
     pub drift_repaired: u64,
-    /// What failed this time, with its cause.
+    /// What fails, with its cause and when it is tried next.
     pub failures: Vec<String>,
 }
 
-/// A service in the kernel.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct KernelService {
-    /// Its counters.
-    pub stats: Stats,
-    /// Its real servers, those on their way out included.
-    pub real_servers: BTreeMap<RealServerId, KernelRealServer>,
+/// What would be done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Preview {
+    /// Why the kernel could not be read; the steps are for an empty one then.
+    pub unread: Option<String>,
+    /// The steps in their order, in words.
+    pub steps: Vec<String>,
 }
 
-/// A real server in the kernel.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// A service in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelService {
+    /// What it is.
+    pub spec: isopath_ipvs::ServiceSpec,
+    /// Its counters.
+    pub stats: Stats,
+    /// Its real servers in the kernel's order, those on their way out included.
+    pub real_servers: Box<[KernelRealServer]>,
+}
+
+impl KernelService {
+    /// One of its real servers.
+    pub fn real_server(&self, id: RealServerId) -> Option<&KernelRealServer> {
+        let mut servers = self.real_servers.iter();
+        servers.find(|server| server.spec.address == SocketAddr::V4(id.0))
+    }
+}
+
+/// A real server in the kernel. There may be tens of thousands of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelRealServer {
-    /// Its weight.
-    pub weight: u32,
+    /// What it is.
+    pub spec: DestinationSpec,
     /// Its active connections.
     pub active: u32,
     /// Its inactive connections.
     pub inactive: u32,
     /// Its counters.
     pub stats: Stats,
+}
+
+impl KernelRealServer {
+    /// Its name; nothing for one with an IPv6 address, which only somebody else can have added.
+    pub fn id(&self) -> Option<RealServerId> {
+        match self.spec.address {
+            SocketAddr::V4(address) => Some(RealServerId(address)),
+            SocketAddr::V6(_) => None,
+        }
+    }
 }

@@ -72,7 +72,7 @@ impl ControllerParts<'_> {
 
 /// The desired state that an earlier run accepted last. One that cannot be used is named in
 /// the log and left where it is: the controller's next word replaces it.
-pub(super) fn last_good(path: &Path, identity: &Identity) -> Option<Desired> {
+pub(crate) fn last_good(path: &Path, identity: &Identity) -> Option<Desired> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,

@@ -5,14 +5,17 @@ use std::time::{Duration, Instant};
 
 use isopath_api::declare::{Forwarding, Lvs, Scheduler, SchedulerFlag};
 use isopath_api::ids::{Protocol, RealServerId, ServiceId, Vip};
-use isopath_ipvs::{Destination, DestinationSpec, ServiceSpec};
+use isopath_api::observed::Stats;
+use isopath_ipvs::{DestinationSpec, ServiceSpec};
 use proptest::prelude::*;
 
 use super::super::ledger::Ledger;
-use super::super::observed::{Observed, ObservedInterface, ObservedService, service_key};
-use super::super::state::{RealServerWanted, ServiceWanted, Wanted};
-use super::super::step::{Step, subjects};
-use super::{Planner, Quiesced, insertions};
+use super::super::observed::{Observed, ObservedInterface, service_key};
+use super::super::state::{
+    KernelRealServer, KernelService, RealServerWanted, ServiceWanted, Wanted,
+};
+use super::super::step::{Step, Undone, subjects};
+use super::{AtRest, Plan, Planner, Quiesced, insertions};
 
 const INTERFACE: &str = "isopath";
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
@@ -24,6 +27,7 @@ struct Model {
     table: BTreeMap<(ServiceId, SocketAddr), u32>,
     ledger: Ledger,
     quiesced: Quiesced,
+    at_rest: AtRest,
     now: Instant,
 }
 
@@ -34,11 +38,18 @@ impl Model {
             table: BTreeMap::new(),
             ledger: Ledger::default(),
             quiesced: Quiesced::new(),
+            at_rest: AtRest::default(),
             now: Instant::now(),
         }
     }
 
     fn plan(&mut self, wanted: &Wanted) -> Vec<Step> {
+        let plan = self.whole_plan(wanted);
+        self.at_rest.replace(&plan, wanted, &self.observed);
+        plan.steps
+    }
+
+    fn whole_plan(&mut self, wanted: &Wanted) -> Plan {
         self.ledger.update(INTERFACE, wanted, &self.observed);
         let mut quiesced = Quiesced::new();
         for (id, service) in &self.observed.services {
@@ -54,16 +65,18 @@ impl Model {
             wanted,
             ledger: &self.ledger,
             quiesced: &self.quiesced,
+            at_rest: &self.at_rest,
             now: self.now,
             drain_limit: DRAIN_LIMIT,
         }
         .plan()
     }
 
-    fn execute(&mut self, steps: &[Step]) {
+    fn execute(&mut self, steps: &[Step], wanted: &Wanted) {
         for step in steps {
+            let before = self.observed.clone();
             self.step(step);
-            self.ledger.record(step);
+            self.ledger.record(step, &before, wanted);
         }
     }
 
@@ -75,7 +88,7 @@ impl Model {
             if steps.is_empty() {
                 return all;
             }
-            self.execute(&steps);
+            self.execute(&steps, wanted);
             all.extend(steps);
         }
         panic!("no end of steps: {:?}", self.plan(wanted));
@@ -87,6 +100,7 @@ impl Model {
                 let value = Some((*value).to_owned());
                 self.observed.sysctls.insert(key.clone(), value);
             }
+            Step::SetTimeouts(timeouts) => self.observed.timeouts = Some(*timeouts),
             Step::AddInterface(name) => {
                 let interface = ObservedInterface {
                     up: true,
@@ -107,30 +121,30 @@ impl Model {
                 assert!(interface.vips.is_empty(), "{interface:?} goes with VIPs");
             }
             Step::AddService(id, spec) => {
-                let service = ObservedService {
+                let service = KernelService {
                     spec: spec.clone(),
-                    stats: isopath_ipvs::Stats::default(),
-                    real_servers: Vec::new(),
+                    stats: Stats::default(),
+                    real_servers: Box::default(),
                 };
-                let before = self.observed.services.insert(*id, service);
+                let before = self.observed.services.insert(*id, Arc::new(service));
                 assert_eq!(before, None, "{id} was there already");
             }
             Step::SetService(id, spec) => self.service(*id).spec = spec.clone(),
             Step::DeleteService(id) => {
                 let service = self.observed.services.remove(id).unwrap();
-                assert_eq!(service.real_servers, [], "{id} goes with real servers");
+                assert_eq!(*service.real_servers, [], "{id} goes with real servers");
             }
             Step::HoldConnections | Step::ReleaseConnections => {}
-            Step::AddRealServer(id, spec) => self.insert(*id, destination(spec.clone())),
+            Step::AddRealServer(id, spec) => self.insert(*id, in_kernel(spec.clone())),
             Step::ReinsertRealServer(id, spec) => {
                 let before = self.remove(*id, spec.address);
-                let server = Destination {
+                let server = KernelRealServer {
                     spec: spec.clone(),
                     ..before
                 };
                 self.insert(*id, server);
             }
-            Step::SetRealServer(id, spec) => {
+            Step::SetRealServer(id, spec) | Step::QuiesceRealServer(id, spec) => {
                 if spec.weight > 0 {
                     self.table.insert((*id, spec.address), spec.weight);
                 }
@@ -149,24 +163,26 @@ impl Model {
         self.observed.interfaces.get_mut(name).unwrap()
     }
 
-    fn service(&mut self, id: ServiceId) -> &mut ObservedService {
-        self.observed.services.get_mut(&id).unwrap()
+    fn service(&mut self, id: ServiceId) -> &mut KernelService {
+        Arc::make_mut(self.observed.services.get_mut(&id).unwrap())
     }
 
-    fn insert(&mut self, id: ServiceId, server: Destination) {
+    fn insert(&mut self, id: ServiceId, server: KernelRealServer) {
         let address = server.spec.address;
-        assert!(
-            self.service(id).real_server(address).is_none(),
-            "{address} twice"
-        );
+        let there = self.observed.real_server(id, address);
+        assert_eq!(there, None, "{address} twice");
         self.table.insert((id, address), server.spec.weight);
-        self.service(id).real_servers.insert(0, server);
+        let mut servers = self.service(id).real_servers.to_vec();
+        servers.insert(0, server);
+        self.service(id).real_servers = servers.into();
     }
 
-    fn remove(&mut self, id: ServiceId, address: SocketAddr) -> Destination {
-        let servers = &mut self.service(id).real_servers;
+    fn remove(&mut self, id: ServiceId, address: SocketAddr) -> KernelRealServer {
+        let mut servers = self.service(id).real_servers.to_vec();
         let at = servers.iter().position(|it| it.spec.address == address);
-        servers.remove(at.unwrap())
+        let removed = servers.remove(at.unwrap());
+        self.service(id).real_servers = servers.into();
+        removed
     }
 
     /// Real servers of a service in the kernel's order, by the last byte of their address.
@@ -178,12 +194,8 @@ impl Model {
     }
 
     fn weight(&self, id: ServiceId, number: u8) -> u32 {
-        let service = &self.observed.services[&id];
-        service
-            .real_server(server_address(number))
-            .unwrap()
-            .spec
-            .weight
+        let server = self.observed.real_server(id, server_address(number));
+        server.unwrap().spec.weight
     }
 
     fn connections(&mut self, id: ServiceId, number: u8, active: u32) {
@@ -193,13 +205,12 @@ impl Model {
     }
 }
 
-fn destination(spec: DestinationSpec) -> Destination {
-    Destination {
+fn in_kernel(spec: DestinationSpec) -> KernelRealServer {
+    KernelRealServer {
         spec,
         active: 0,
         inactive: 0,
-        persistent: 0,
-        stats: isopath_ipvs::Stats::default(),
+        stats: Stats::default(),
     }
 }
 
@@ -266,6 +277,7 @@ fn only(wanted: &mut Wanted) -> &mut ServiceWanted {
 fn kinds(steps: &[Step]) -> Vec<&'static str> {
     let kind = |step: &Step| match step {
         Step::SetSysctl { .. } => "sysctl",
+        Step::SetTimeouts(_) => "timeouts",
         Step::AddInterface(_) => "+interface",
         Step::RaiseInterface(_) => "interface up",
         Step::AddVip { .. } => "+vip",
@@ -276,6 +288,7 @@ fn kinds(steps: &[Step]) -> Vec<&'static str> {
         Step::ReinsertRealServer(..) => "±server",
         Step::ReleaseConnections => "release",
         Step::SetRealServer(..) => "server",
+        Step::QuiesceRealServer(..) => "quiesce",
         Step::DeleteRealServer(..) => "-server",
         Step::DeleteService(_) => "-service",
         Step::RemoveVip { .. } => "-vip",
@@ -290,10 +303,17 @@ fn kinds(steps: &[Step]) -> Vec<&'static str> {
 fn coming_up_and_going_down_keep_their_order() {
     let mut model = Model::new();
     let up = model.reconcile(&web(Scheduler::Rr, &[1, 2]));
-    let expected = ["sysctl", "+interface", "+vip", "+service", "+server"];
+    let expected = [
+        "sysctl",
+        "timeouts",
+        "+interface",
+        "+vip",
+        "+service",
+        "+server",
+    ];
     assert_eq!(kinds(&up), expected);
     let down = model.reconcile(&Wanted::default());
-    let expected = ["server", "-server", "-service", "-vip", "-interface"];
+    let expected = ["quiesce", "-server", "-service", "-vip", "-interface"];
     assert_eq!(kinds(&down), expected);
     assert_eq!(model.ledger, Ledger::default(), "nothing is owned any more");
 }
@@ -340,7 +360,7 @@ fn a_removed_real_server_waits_for_its_connections_up_to_the_limit() {
 
     let fewer = web(Scheduler::Rr, &[1]);
     let steps = model.reconcile(&fewer);
-    assert_eq!(kinds(&steps), ["server"]);
+    assert_eq!(kinds(&steps), ["quiesce"]);
     assert_eq!((model.weight(id, 2), model.weight(id, 3)), (0, 0));
 
     model.connections(id, 2, 0);
@@ -371,7 +391,7 @@ fn the_last_real_server_is_replaced_without_a_gap() {
     let mut model = Model::new();
     model.reconcile(&web(Scheduler::Rr, &[1]));
     let steps = model.plan(&web(Scheduler::Rr, &[2]));
-    assert_eq!(kinds(&steps), ["+server", "server"]);
+    assert_eq!(kinds(&steps), ["+server", "quiesce"]);
 }
 
 #[test]
@@ -480,7 +500,7 @@ fn what_changed_behind_our_back_is_found_and_put_right() {
             model.observed.services.clear();
         }),
         ("a real server", |model| {
-            model.service(service_id(1)).real_servers.remove(0);
+            model.remove(service_id(1), server_address(2));
         }),
         ("a VIP", |model| model.interface(INTERFACE).vips.clear()),
         ("the interface", |model| model.observed.interfaces.clear()),
@@ -511,7 +531,7 @@ fn a_foreign_real_server_in_a_service_of_ours_drains_away() {
     let spec = DestinationSpec::new(server_address(9), isopath_ipvs::Forwarding::Masquerade, 5);
     model.step(&Step::AddRealServer(id, spec));
     let steps = model.reconcile(&wanted);
-    assert_eq!(kinds(&steps), ["server", "-server"]);
+    assert_eq!(kinds(&steps), ["quiesce", "-server"]);
     assert_eq!(model.order(id), [2, 1]);
 }
 
@@ -527,13 +547,15 @@ fn vips_move_to_an_interface_with_another_name() {
         wanted: &wanted,
         ledger: &model.ledger,
         quiesced: &Quiesced::new(),
+        at_rest: &AtRest::default(),
         now: model.now,
         drain_limit: DRAIN_LIMIT,
     }
-    .plan();
+    .plan()
+    .steps;
     let expected = ["+interface", "+vip", "-vip", "-interface"];
     assert_eq!(kinds(&steps), expected);
-    model.execute(&steps);
+    model.execute(&steps, &wanted);
     let names: Vec<_> = model.observed.interfaces.keys().collect();
     assert_eq!(names, ["vips"]);
 }
@@ -597,7 +619,10 @@ fn check(model: &Model, wanted: &Wanted) {
             .iter()
             .map(|it| (it.id, u32::from(it.effective_weight)))
             .collect();
-        let mut has: Vec<_> = observed.report().real_servers.into_iter().collect();
+        let servers = observed.real_servers.iter();
+        let mut has: Vec<_> = servers
+            .map(|server| (server.id().unwrap(), server.spec.weight))
+            .collect();
         if service.scheduler == Scheduler::Mh {
             let order = model.order(service.id);
             assert!(
@@ -611,8 +636,7 @@ fn check(model: &Model, wanted: &Wanted) {
             }
         }
         shall.sort_unstable();
-        has.sort_unstable_by_key(|(id, _)| *id);
-        let has: Vec<_> = has.into_iter().map(|(id, it)| (id, it.weight)).collect();
+        has.sort_unstable();
         assert_eq!(has, shall);
     }
 }
@@ -659,13 +683,12 @@ proptest! {
         let mut model = Model::new();
         model.reconcile(&first);
         let plan = model.plan(&second);
-        let mut undone: Vec<&Step> = Vec::new();
+        let mut undone = Undone::default();
         for (at, step) in plan.iter().enumerate() {
-            if at == fails || undone.iter().any(|earlier| step.needs(earlier)) {
-                undone.push(step);
+            if at == fails || undone.hinders(step) {
+                undone.add(step);
             } else {
-                model.step(step);
-                model.ledger.record(step);
+                model.execute(std::slice::from_ref(step), &second);
             }
         }
         model.reconcile(&second);
