@@ -1,7 +1,6 @@
 //! Two network namespaces on one wire: a real server, and a neighbour that plays its network.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -47,6 +46,9 @@ impl Pair {
         };
         run(&format!("ip netns add {}", pair.server));
         run(&format!("ip netns add {}", pair.neighbour));
+        for namespace in [&pair.server, &pair.neighbour] {
+            Self::without_ipv6(namespace);
+        }
         for line in [
             format!(
                 "ip -n {} link add eth0 type veth peer name eth0 netns {}",
@@ -61,7 +63,23 @@ impl Pair {
         ] {
             run(&line);
         }
+        until("a wire that carries", || {
+            let link = run(&format!("ip -n {} link show eth0", pair.server));
+            link.contains("state UP").then_some(())
+        });
         Some(pair)
+    }
+
+    /// Its addresses come and go by themselves.
+    fn without_ipv6(namespace: &str) {
+        Self::within(namespace, || {
+            for which in ["all", "default"] {
+                let path = format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6");
+                if Path::new(&path).exists() {
+                    std::fs::write(&path, "1").unwrap();
+                }
+            }
+        });
     }
 
     /// Runs `isopath-agent real-server` in the server's namespace on a file of these lines.
@@ -113,21 +131,19 @@ impl Pair {
         Self::within(&self.server, || std::fs::write(&path, value)).unwrap();
     }
 
-    /// All that the server's kernel has of addresses, routes, rules and sysctls.
-    pub(crate) fn dump(&self) -> String {
-        let mut dump = String::new();
-        for what in ["-details link", "address", "rule", "route show table all"] {
-            dump.push_str(&run(&format!("ip -n {} {what}", self.server)));
+    /// What the server's kernel has of links, addresses, routes, rules and sysctls, by line.
+    pub(crate) fn dump(&self) -> BTreeSet<String> {
+        let mut lines = BTreeSet::new();
+        for what in ["link", "address", "rule", "route show table all"] {
+            let text = run(&format!("ip -oneline -n {} {what}", self.server));
+            // An interface that was up once keeps the queue that it was given then.
+            let text = text.replace(" qdisc noop ", " qdisc noqueue ");
+            lines.extend(text.lines().map(str::to_owned));
         }
-        let sysctls = Self::within(&self.server, || {
-            let mut sysctls = BTreeMap::new();
-            read_all(Path::new("/proc/sys/net/ipv4"), &mut sysctls);
-            sysctls
+        Self::within(&self.server, || {
+            read_all(Path::new("/proc/sys/net/ipv4"), &mut lines);
         });
-        for (path, value) in sysctls {
-            writeln!(dump, "{} = {value}", path.display()).unwrap();
-        }
-        dump
+        lines
     }
 
     /// Whether anybody answers the neighbour's question who has the VIP.
@@ -170,16 +186,23 @@ pub(crate) fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn read_all(directory: &Path, into: &mut BTreeMap<PathBuf, String>) {
+fn read_all(directory: &Path, into: &mut BTreeSet<String>) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             read_all(&path, into);
         } else if let Ok(text) = std::fs::read_to_string(&path) {
             // Some can only be written.
-            into.insert(path, text.trim().to_owned());
+            into.insert(format!("{} = {}", path.display(), text.trim()));
         }
     }
+}
+
+/// Fails with the lines that differ.
+pub(crate) fn assert_same(now: &BTreeSet<String>, before: &BTreeSet<String>) {
+    let gone: Vec<_> = before.difference(now).collect();
+    let new: Vec<_> = now.difference(before).collect();
+    assert!(now == before, "gone: {gone:#?}, new: {new:#?}");
 }
 
 /// Runs a command and returns what it printed.
