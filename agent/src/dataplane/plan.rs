@@ -82,7 +82,8 @@ impl Planner<'_> {
         let mut plan = Plan::default();
         let steps = &mut plan.steps;
         if !self.wanted.is_empty() {
-            steps.extend(sysctl::plan(&self.observed.sysctls));
+            let needs = sysctl::Needs::of(self.wanted);
+            steps.extend(sysctl::plan(&self.observed.sysctls, needs));
             let shall = timeouts(&self.wanted.lvs.timeouts);
             if self.observed.timeouts != Some(shall) {
                 steps.push(Step::SetTimeouts(shall));

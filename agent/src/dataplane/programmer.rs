@@ -18,6 +18,7 @@ use super::plan::{AtRest, Plan, Planner, Quiesced};
 use super::retry::{Now, Retries};
 use super::state::{KernelService, Preview, Report, Wanted};
 use super::step::{Holds, Step, Subject, Undone, subjects};
+use super::sysctl;
 use crate::causes;
 use crate::store::{StoreError, read_json, write_json};
 
@@ -404,7 +405,7 @@ impl Programmer {
         let texts = self.retries.failures().map(|failure| failure.text.clone());
         let texts = texts.chain(self.unsaved.clone()).collect();
         let report = Report {
-            vips: self.readiness(wanted, &pending),
+            vips: self.readiness(wanted, &observed, &pending),
             services: services.collect(),
             steps: self.counts.steps,
             drift_repaired: self.counts.drift_repaired,
@@ -415,11 +416,22 @@ impl Programmer {
     }
 
     /// Each wanted VIP: ready, or why not.
-    fn readiness(&self, wanted: &Wanted, pending: &[Step]) -> BTreeMap<Vip, Result<(), Reason>> {
-        let mut all = None;
+    ///
+    /// A sysctl that is not as it must be withdraws no VIP that was announced before, so it must
+    /// not hide what does.
+    fn readiness(
+        &self,
+        wanted: &Wanted,
+        observed: &Observed,
+        pending: &[Step],
+    ) -> BTreeMap<Vip, Result<(), Reason>> {
+        let (mut all, mut sysctl) = (None, None);
         let mut held: BTreeMap<Vip, &Step> = BTreeMap::new();
         for step in pending {
             match step.holds() {
+                Holds::All if matches!(step, Step::SetSysctl { .. }) => {
+                    sysctl = sysctl.or(Some(step));
+                }
                 Holds::All => all = all.or(Some(step)),
                 Holds::One(vip) => {
                     held.entry(vip).or_insert(step);
@@ -427,8 +439,8 @@ impl Programmer {
                 Holds::None => {}
             }
         }
-        let ready = |vip: &Vip| match all.or(held.get(vip).copied()) {
-            Some(step) => Err(self.why(step)),
+        let ready = |vip: &Vip| match all.or(held.get(vip).copied()).or(sysctl) {
+            Some(step) => Err(self.why(step, observed)),
             None => Ok(()),
         };
         wanted.vips.iter().map(|vip| (*vip, ready(vip))).collect()
@@ -436,10 +448,16 @@ impl Programmer {
 
     /// Why a step is not done: its own failure, that of one it needs, or something outside that
     /// undid it at once.
-    fn why(&self, step: &Step) -> Reason {
-        match self.retries.why(step) {
-            Some(failure) => failure.reason.clone(),
-            None => Reason::DataplaneNotReady {
+    fn why(&self, step: &Step, observed: &Observed) -> Reason {
+        match (self.retries.why(step), step) {
+            (Some(failure), _) => failure.reason.clone(),
+            (None, Step::SetSysctl { key, value }) => {
+                sysctl::refused(key, value, &observed.sysctls)
+            }
+            (None, Step::RaiseInterface(interface)) => Reason::InterfaceDown {
+                interface: interface.clone(),
+            },
+            (None, step) => Reason::DataplaneNotReady {
                 what: format!("the kernel does not keep it: {step}"),
             },
         }
@@ -483,11 +501,9 @@ struct Touched {
 /// Why a VIP that needs what failed is not announced.
 fn reason(error: &DataplaneError, observed: &Observed) -> Reason {
     match error {
-        DataplaneError::SetSysctl { key, value, .. } => Reason::SysctlRefused {
-            key: key.replace('/', "."),
-            wanted: (*value).to_owned(),
-            found: observed.sysctls.get(key).cloned().flatten(),
-        },
+        DataplaneError::SetSysctl { key, value, .. } => {
+            sysctl::refused(key, value, &observed.sysctls)
+        }
         error => error.reason(),
     }
 }
