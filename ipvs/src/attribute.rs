@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use netlink_packet_core::{
-    DecodeError, ErrorContext, NLA_ALIGNTO, NLA_F_NESTED, NLA_HEADER_SIZE, NlaBuffer, NlasIterator,
-    parse_string, parse_u16, parse_u16_be, parse_u32,
+    DecodeError, ErrorContext, NLA_ALIGNTO, NLA_F_NESTED, NLA_HEADER_SIZE, NLA_TYPE_MASK,
+    NlaBuffer, parse_string, parse_u16, parse_u16_be, parse_u32,
 };
 
 use crate::service::Family;
@@ -108,16 +108,33 @@ impl<'a> Read<'a> {
     }
 }
 
-/// Reads the attributes in `bytes` one after another.
-pub(crate) fn read(bytes: &[u8]) -> impl Iterator<Item = Result<Read<'_>, DecodeError>> {
-    NlasIterator::new(bytes).map(|attribute| {
-        let attribute: NlaBuffer<&[u8]> = attribute?;
-        // The value is taken from the buffer itself: `NlaBuffer::value` borrows from the view.
-        let length = usize::from(attribute.length());
-        let kind = attribute.kind();
-        let value = &attribute.into_inner()[NLA_HEADER_SIZE..length];
-        Ok(Read { kind, value })
+/// Reads the attributes in `bytes` one after another. A table has half a million of them, for
+/// which [`netlink_packet_core::NlasIterator`] takes twice as long.
+pub(crate) fn read(mut bytes: &[u8]) -> impl Iterator<Item = Result<Read<'_>, DecodeError>> {
+    std::iter::from_fn(move || {
+        if bytes.is_empty() {
+            return None;
+        }
+        let Some((attribute, rest)) = split(bytes) else {
+            // Its checks say what is wrong; the end is the end whatever they say.
+            let error = NlaBuffer::new_checked(bytes).err();
+            bytes = &[];
+            return error.map(Err);
+        };
+        bytes = rest;
+        Some(Ok(attribute))
     })
+}
+
+/// The first attribute and what comes after it; nothing where it is not whole.
+fn split(bytes: &[u8]) -> Option<(Read<'_>, &[u8])> {
+    let ([length_low, length_high, kind_low, kind_high], _) = bytes.split_first_chunk::<4>()?;
+    let length = usize::from(u16::from_ne_bytes([*length_low, *length_high]));
+    let kind = u16::from_ne_bytes([*kind_low, *kind_high]) & NLA_TYPE_MASK;
+    let value = bytes.get(NLA_HEADER_SIZE..length)?;
+    // The last one need not be filled up.
+    let rest = bytes.get(length.next_multiple_of(NLA_ALIGNTO)..);
+    Some((Read { kind, value }, rest.unwrap_or_default()))
 }
 
 /// An address that was written as `union nf_inet_addr`. Its family stands in another

@@ -292,6 +292,26 @@ impl ServiceSpec {
         self
     }
 
+    /// The names that ipvsadm has for the flags beyond persistence: those of the scheduler, and
+    /// `ops`, one packet each. The scheduler's flags are named where the scheduler has them.
+    pub fn scheduler_flags(&self) -> Vec<&'static str> {
+        let names = match self.scheduler {
+            Scheduler::Mh => ["mh-fallback", "mh-port"],
+            Scheduler::Sh => ["sh-fallback", "sh-port"],
+            _ => ["flag-1", "flag-2"],
+        };
+        let flags = [ServiceFlags::SCHED1, ServiceFlags::SCHED2];
+        let named = flags.into_iter().zip(names);
+        named
+            .chain([
+                (ServiceFlags::SCHED3, "flag-3"),
+                (ServiceFlags::ONE_PACKET, "ops"),
+            ])
+            .filter(|(flag, _)| self.flags.contains(*flag))
+            .map(|(_, name)| name)
+            .collect()
+    }
+
     /// Writes all attributes of a service to add or set, in ipvsadm's order.
     pub(crate) fn write(&self, writer: &mut Writer<'_>) {
         self.key.write(writer);
