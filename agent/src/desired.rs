@@ -7,7 +7,7 @@ use isopath_api::declare::{
     Lvs, ServiceSpec, VipSpec, validate_kinds, validate_services, validate_vips,
 };
 use isopath_api::desired::{AdminState, Desired};
-use isopath_api::digest::ServiceDigest;
+use isopath_api::digest::{self, ServiceDigest};
 use isopath_api::fault::{Fault, parse_json};
 use isopath_api::ids::{ClusterName, DirectorName, RouterId, ServiceId};
 use thiserror::Error;
@@ -25,8 +25,7 @@ pub struct Intent {
     pub admin_reason: String,
     /// The settings that all services share.
     pub lvs: Lvs,
-    /// What the digest of each service must be; nothing for those that the controller does not
-    /// know, and with a local file.
+    /// What the digest of each service must be.
     pub digests: BTreeMap<ServiceId, ServiceDigest>,
     /// The VIPs.
     pub vips: Vec<VipSpec>,
@@ -43,7 +42,7 @@ impl Intent {
             admin_state: AdminState::Active,
             admin_reason: String::new(),
             lvs: file.lvs(),
-            digests: BTreeMap::new(),
+            digests: digest::expected(&file.service, &file.lvs()),
             vips: file
                 .vip
                 .iter()
@@ -56,17 +55,34 @@ impl Intent {
 
 impl From<Desired> for Intent {
     fn from(desired: Desired) -> Self {
+        let digests = expected_digests(&desired);
         Self {
             epoch: Some(desired.epoch),
             generation: desired.generation,
             admin_state: desired.admin_state,
             admin_reason: desired.admin_reason,
             lvs: desired.lvs,
-            digests: desired.digests,
+            digests,
             vips: desired.vip,
             services: desired.service,
         }
     }
+}
+
+/// The digests that the controller expects; where it has none, or one of another version, what
+/// this director makes of the same desired state.
+fn expected_digests(desired: &Desired) -> BTreeMap<ServiceId, ServiceDigest> {
+    let mut digests = digest::expected(&desired.service, &desired.lvs);
+    for (service, ours) in &mut digests {
+        let Some(theirs) = desired.digests.get(service) else {
+            continue;
+        };
+        if theirs.is_comparable(ours) && theirs != ours {
+            tracing::warn!(%service, %ours, %theirs, "the controller expects another digest");
+            ours.clone_from(theirs);
+        }
+    }
+    digests
 }
 
 /// Who this director is: a desired state for anybody else is refused.
@@ -299,5 +315,36 @@ mod tests {
                 "{refusal:?} does not say {expected:?}"
             );
         }
+    }
+
+    /// Two directors' service, expected by the controller with this digest.
+    fn with_digest(expected: &str) -> Intent {
+        let json = desired(|d| {
+            d["lvs"] = json!({
+                "profile": "stateless", "drain_limit": "60s",
+                "timeouts": { "tcp": "15m", "tcp_fin": "2m", "udp": "5m" },
+            });
+            d["digests"] = json!({ "tcp:10.99.0.1:80": expected });
+            d["service"] = json!([{
+                "vip": "10.99.0.1", "protocol": "tcp", "port": 80, "check": { "type": "tcp" },
+                "real_server": [{ "address": "10.1.0.11" }],
+            }]);
+        });
+        match admit(&json, None, &identity()).unwrap() {
+            Admission::New(desired) => Intent::from(*desired),
+            Admission::InForce => panic!("nothing was in force"),
+        }
+    }
+
+    #[test]
+    fn the_controller_s_digest_counts_where_it_is_of_our_version_and_ours_where_not() {
+        let digest = |intent: Intent| intent.digests.values().next().unwrap().to_string();
+        assert_eq!(
+            digest(with_digest("01ffffffffffffffff")),
+            "01ffffffffffffffff"
+        );
+        let later = with_digest("02ffffffffffffffff");
+        let ours = digest::expected(&later.services, &later.lvs);
+        assert_eq!(later.digests, ours);
     }
 }

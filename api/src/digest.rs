@@ -73,6 +73,8 @@ pub struct Placement {
     pub service: ServiceId,
     /// The kernel's name of the scheduler.
     pub scheduler: Cow<'static, str>,
+    /// Whether the order of the list decides: see [`goes_by_order`].
+    pub by_order: bool,
     /// Its flags.
     pub flags: BTreeSet<SchedulerFlag>,
     /// How clients stay with their real servers.
@@ -112,6 +114,24 @@ pub fn sysctls(profile: Profile) -> &'static [(&'static str, &'static str)] {
             ("net/ipv4/vs/sloppy_tcp", "1"),
         ],
         Profile::Stateful => &[],
+    }
+}
+
+/// Whether where a client lands depends on the order of the kernel's list, with everything else
+/// the same. `mh`, `sh` and `dh` fill their tables along it (`ip_vs_mh_populate`,
+/// `ip_vs_sh_reassign`, `ip_vs_dh_assign`), `fo` and `ovf` take the first of the heaviest. The
+/// others go by the connections that a director itself has, or round and round.
+pub fn goes_by_order(scheduler: Scheduler) -> bool {
+    match scheduler {
+        Scheduler::Mh | Scheduler::Sh | Scheduler::Dh | Scheduler::Fo | Scheduler::Ovf => true,
+        Scheduler::Rr
+        | Scheduler::Wrr
+        | Scheduler::Lc
+        | Scheduler::Wlc
+        | Scheduler::Lblc
+        | Scheduler::Lblcr
+        | Scheduler::Sed
+        | Scheduler::Nq => false,
     }
 }
 
@@ -177,6 +197,7 @@ impl Placement {
         Self {
             service: service.id(),
             scheduler: Cow::Borrowed(service.scheduler.as_str()),
+            by_order: goes_by_order(service.scheduler),
             flags: service.flags(),
             persistence: service.persistence,
             real_servers,
@@ -193,6 +214,7 @@ impl Placement {
         let Self {
             service,
             scheduler,
+            by_order: _,
             flags,
             persistence,
             real_servers: _,
@@ -226,11 +248,10 @@ impl Placement {
         written.digest()
     }
 
-    /// The order of the kernel's list decides only under `mh`. Under the other schedulers it is
-    /// left as it has grown, so that it must not make directors differ.
+    /// Where the order of the kernel's list decides nothing, it must not make directors differ.
     fn slots_in_order(&self) -> Vec<&Slot> {
         let mut slots: Vec<&Slot> = self.real_servers.iter().collect();
-        if self.scheduler != Scheduler::Mh.as_str() {
+        if !self.by_order {
             slots.sort_by_key(|slot| slot.address);
         }
         slots

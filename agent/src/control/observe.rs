@@ -108,7 +108,7 @@ impl State {
             service,
             real_servers,
             stats: kernel.map(|kernel| kernel.stats),
-            digest: None,
+            digest: self.digest(service).cloned(),
         }
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isopath_api::config::Dataplane as DataplaneKind;
-use isopath_api::declare::{Announce, ServiceSpec};
+use isopath_api::declare::{Announce, Profile, ServiceSpec};
+use isopath_api::digest::ServiceDigest;
 use isopath_api::ids::{DirectorName, RouterId, ServiceId, Vip};
 use isopath_api::reason::{Decision, Reason};
 use isopath_api::speaker::{Announced, Owner, Source, Status};
@@ -238,6 +239,7 @@ impl State {
         before.number != now.number
             || before.report.vips != now.report.vips
             || before.report.failures != now.report.failures
+            || before.report.digests != now.report.digests
     }
 
     /// Takes what the gate found; answers whether it is something else.
@@ -366,11 +368,15 @@ impl State {
         let passed = self.passed.contains(&vip) || held.is_some_and(|held| held.contains(&vip));
         match self.kernel.report.vips.get(&vip) {
             // Some connections may break where a sysctl is not as it should be; without the VIP
-            // all of them do.
-            Some(Err(Reason::SysctlRefused { .. })) if passed => {}
+            // all of them do. Where other directors take them over, none does.
+            Some(Err(Reason::SysctlRefused { .. })) if passed && self.mismatch(vip).is_none() => {}
             Some(Err(reason)) => return Readiness::Failed(reason.clone()),
-            Some(Ok(())) if self.kernel.number == self.wanted.number => {}
-            Some(Ok(())) | None => return Readiness::Pending,
+            Some(Ok(())) => match self.mismatch(vip) {
+                Some(reason) => return Readiness::Failed(reason),
+                None if self.is_executed() => {}
+                None => return Readiness::Pending,
+            },
+            None => return Readiness::Pending,
         }
         if passed {
             return Readiness::Ready;
@@ -382,6 +388,44 @@ impl State {
             },
             Some(_) | None => Readiness::Pending,
         }
+    }
+
+    /// Whether the kernel's last report is about what is wanted now.
+    fn is_executed(&self) -> bool {
+        self.kernel.number == self.wanted.number
+    }
+
+    /// What decides in the kernel where a service's clients land; nothing while a change is
+    /// being executed, since it is about to be something else.
+    pub(super) fn digest(&self, service: ServiceId) -> Option<&ServiceDigest> {
+        let digests = &self.kernel.report.digests;
+        digests.get(&service).filter(|_| self.is_executed())
+    }
+
+    /// The service for which this director would send the VIP's clients elsewhere than the
+    /// others do, in the profile that relies on it that they do not.
+    ///
+    /// While a change is being executed nothing is found out: a VIP that is announced stays so,
+    /// and one that is withheld for a difference stays withheld.
+    fn mismatch(&self, vip: Vip) -> Option<Reason> {
+        let intent = self.intent.as_ref()?;
+        match intent.lvs.profile {
+            Profile::Stateless => {}
+            Profile::Stateful => return None,
+        }
+        let differs = |(service, expected): (&ServiceId, &ServiceDigest)| {
+            let found = self.kernel.report.digests.get(service)?;
+            (found != expected && found.is_comparable(expected)).then(|| Reason::DigestMismatch {
+                service: *service,
+                expected: expected.clone(),
+                found: found.clone(),
+            })
+        };
+        let digests = intent.digests.iter().filter(|(it, _)| it.vip == vip);
+        let mismatch = digests.filter_map(differs).next()?;
+        let standing = self.decisions.get(&vip);
+        let stands = standing.is_some_and(|standing| standing.decision.reason == mismatch);
+        (self.is_executed() || stands).then_some(mismatch)
     }
 
     /// Replaces the standing decisions; what stays the same keeps its time.

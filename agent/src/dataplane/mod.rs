@@ -20,6 +20,7 @@
 //!   ended or the declared limit has passed. So is one whose service is removed.
 //! - **Drift** is what differs from what was last reached; it is repaired and counted.
 
+mod digest;
 mod error;
 mod kernel;
 mod ledger;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use isopath_api::declare::Scheduler;
+use isopath_api::digest::goes_by_order;
 use isopath_api::ids::{ServiceId, Vip};
 use isopath_ipvs::DestinationSpec;
 
@@ -388,25 +389,6 @@ fn insertions(
             canonical.remove(address);
         }
         canonical.into_iter().collect()
-    }
-}
-
-/// Whether where a client lands depends on the order of the kernel's list, with everything else
-/// the same: then two directors must have it alike. `mh`, `sh` and `dh` fill their tables along
-/// it (`ip_vs_mh_populate`, `ip_vs_sh_reassign`, `ip_vs_dh_assign`), `fo` and `ovf` take the
-/// first of the heaviest. The others go by the connections that a director itself has, or round
-/// and round from wherever it is.
-fn goes_by_order(scheduler: Scheduler) -> bool {
-    match scheduler {
-        Scheduler::Mh | Scheduler::Sh | Scheduler::Dh | Scheduler::Fo | Scheduler::Ovf => true,
-        Scheduler::Rr
-        | Scheduler::Wrr
-        | Scheduler::Lc
-        | Scheduler::Wlc
-        | Scheduler::Lblc
-        | Scheduler::Lblcr
-        | Scheduler::Sed
-        | Scheduler::Nq => false,
     }
 }
 

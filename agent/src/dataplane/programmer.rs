@@ -10,6 +10,7 @@ use isopath_api::reason::Reason;
 use isopath_ipvs::Cause;
 use tracing::{info, warn};
 
+use super::digest::Digests;
 use super::error::DataplaneError;
 use super::kernel::{Kernel, Scope};
 use super::ledger::Ledger;
@@ -54,6 +55,7 @@ pub(super) struct Programmer {
     counts: Counts,
     /// What failed last time, without the times.
     failures: BTreeSet<String>,
+    digests: Digests,
 }
 
 /// What was done since the start.
@@ -97,6 +99,7 @@ impl Programmer {
             settled: None,
             counts: Counts::default(),
             failures: BTreeSet::new(),
+            digests: Digests::default(),
         })
     }
 
@@ -404,7 +407,9 @@ impl Programmer {
         let failures: Vec<String> = failures.map(|failure| failure.report()).collect();
         let texts = self.retries.failures().map(|failure| failure.text.clone());
         let texts = texts.chain(self.unsaved.clone()).collect();
+        let digests = self.digests.of(wanted, &observed, &self.ledger);
         let report = Report {
+            digests,
             vips: self.readiness(wanted, &observed, &pending),
             services: services.collect(),
             steps: self.counts.steps,
@@ -482,6 +487,7 @@ impl Programmer {
         Report {
             vips: wanted.vips.iter().map(not_ready).collect(),
             services: BTreeMap::new(),
+            digests: BTreeMap::new(),
             steps: self.counts.steps,
             drift_repaired: self.counts.drift_repaired,
             failures: vec![failure],

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use isopath_api::declare::{
     Forwarding, Lvs, Persistence, RealServerSpec, Scheduler, SchedulerFlag, ServiceSpec, Tunnel,
 };
+use isopath_api::digest::{self, ServiceDigest};
 use isopath_api::ids::{RealServerId, ServiceId, Vip};
 use isopath_api::observed::Stats;
 use isopath_api::reason::Reason;
@@ -59,7 +60,7 @@ impl ServiceWanted {
             let id = spec.real_server_id(server);
             RealServerWanted {
                 id,
-                weight: server.weight,
+                weight: digest::table_weight(spec, server),
                 upper_threshold: server.upper_threshold,
                 lower_threshold: server.lower_threshold,
                 effective_weight: effective(id, server.weight),
@@ -90,7 +91,7 @@ impl ServiceWanted {
 pub struct RealServerWanted {
     /// Its identity.
     pub id: RealServerId,
-    /// The declared weight. `mh` builds its table from the last weight above 0 that it saw
+    /// The weight that the scheduler's table shall have it with. `mh` builds its table from the last weight above 0 that it saw
     /// (`ip_vs_mh.c`), so this decides the table also while the real server is dead: a
     /// director that started in that time must not share its slots out for good.
     pub weight: u16,
@@ -110,6 +111,8 @@ pub struct Report {
     /// The wanted services that the kernel has. One in which nothing changed, no counter either,
     /// is the same allocation from one report to the next.
     pub services: BTreeMap<ServiceId, Arc<KernelService>>,
+    /// What decides in the kernel where the clients of each of them land.
+    pub digests: BTreeMap<ServiceId, ServiceDigest>,
     /// Steps executed since the start.
     pub steps: u64,
     /// Differences that something outside had made and that were repaired since the start.
