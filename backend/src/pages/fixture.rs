@@ -1,6 +1,6 @@
 //! Clusters as the pages' tests know them: a switch, four directors, one VIP, three servers.
 
-use isopath_api::declare::{Forwarding, LvsSpec};
+use isopath_api::declare::{Forwarding, LvsSpec, Warning, WarningCode};
 use isopath_api::desired::AdminState;
 use isopath_api::ids::{BfdState, DirectorName, NeighborState};
 use isopath_api::observed::{CheckResult, Health};
@@ -226,6 +226,7 @@ pub(crate) fn drained() -> ClusterView {
     let name = d2.name.clone();
     leave(&mut view.vips[0], &name);
     view.vips[0].wanted.retain(|d| *d != name);
+    view.vips[0].lowest.retain(|d| *d != name);
     view.operations.push(OperationView {
         id: "op_1".to_owned(),
         kind: "director.drain".to_owned(),
@@ -300,6 +301,39 @@ pub(crate) fn narrow() -> ClusterView {
             "withdrew 10.99.0.1",
         ),
     );
+    view
+}
+
+/// d3 would send clients elsewhere, d4 is a backup that a change is still on its way to, and the
+/// declaration is unwise.
+pub(crate) fn unwise() -> ClusterView {
+    let mut view = healthy();
+    view.state = State::Degraded;
+    let service = format!("tcp:{VIP}:80");
+    view.warnings.push(Warning {
+        code: WarningCode::ThresholdsWithMh,
+        at: "/service/0/real_server".to_owned(),
+        text: format!("{service}: a connection limit counts on each director by itself"),
+    });
+    let placement = view.services[0].placement.as_mut().unwrap();
+    let [_, _, d3, d4] = placement.directors.as_mut_slice() else {
+        panic!("four directors");
+    };
+    d3.agreement = Agreement::Differs;
+    d3.found = Some("010000000000000000".parse().unwrap());
+    d3.since = Some(ago(252));
+    d4.agreement = Agreement::RollingOut;
+    let d4 = view.directors[3].name.clone();
+    view.vips[0].lowest.retain(|name| *name != d4);
+    view.directors[3].vips[0].cost = Some(100);
+    view.directors[3].vips[0].declared_cost = Some(100);
+    view.problems = vec![ProblemView {
+        state: State::Degraded,
+        object: "placement on director d3".to_owned(),
+        cause: format!("{service}: digest 010000000000000000, expected {EXPECTED}"),
+        since: Some(ago(252)),
+        next: "see the log of isopath-agent on it".to_owned(),
+    }];
     view
 }
 

@@ -291,7 +291,7 @@ async fn a_stream_starts_with_the_time_and_every_section_and_needs_a_session() {
         events.push_str(std::str::from_utf8(&data).unwrap());
     }
     assert!(events.starts_with("event: tick\ndata: 20"), "{events}");
-    assert_eq!(events.matches("event: frag\n").count(), 8, "{events}");
+    assert_eq!(events.matches("event: frag\n").count(), 9, "{events}");
 
     let form = format!("csrf={csrf}");
     let response = server.post("/logout", Some(&cookie), &form).await;

@@ -105,7 +105,7 @@ fn row(view: &ClusterView, director: &DirectorView) -> Row {
             .vips
             .iter()
             .filter(|v| !(many && announced(v)))
-            .map(vip)
+            .map(|v| vip(view, director, v))
             .collect(),
         active: Reported::when(reported, director.active),
         connections_per_second: Reported::when(reported, director.connections_per_second),
@@ -155,9 +155,18 @@ fn state_since(reported: Timestamp, state_ms: u64) -> Option<Timestamp> {
     reported.checked_sub(lasted).ok()
 }
 
-fn vip(vip: &DirectorVipView) -> VipRow {
+fn vip(view: &ClusterView, director: &DirectorView, vip: &DirectorVipView) -> VipRow {
+    let mut vips = view.vips.iter();
+    let over_all = vips.find(|over_all| over_all.vip == vip.vip);
+    let is_backup = over_all.is_some_and(|it| {
+        it.wanted.contains(&director.name) && !it.lowest.contains(&director.name)
+    });
+    let role = if is_backup { ", backup" } else { "" };
     let (status, note) = match (vip.cost, vip.in_lsdb) {
-        (Some(cost), true) => (Status::new(Kind::Up, "Announced"), format!("cost {cost}")),
+        (Some(cost), true) => (
+            Status::new(Kind::Up, "Announced"),
+            format!("cost {cost}{role}"),
+        ),
         (Some(_), false) => (
             Status::new(Kind::Degraded, "Not in LSDB"),
             "wanted, and no neighbour has it yet".to_owned(),

@@ -11,6 +11,7 @@ mod services;
 mod topology;
 mod verdict;
 mod vips;
+mod warnings;
 
 use std::fmt;
 
@@ -30,6 +31,7 @@ use self::services::Services;
 use self::topology::Topology;
 use self::verdict::Verdict;
 use self::vips::Vips;
+use self::warnings::Warnings;
 use super::layout::{Layout, error_page, html};
 use super::signed_in::SignedIn;
 use crate::app::App;
@@ -86,6 +88,7 @@ impl Page {
 pub(super) enum Fragment {
     Verdict(Verdict),
     Problems(Problems),
+    Warnings(Warnings),
     Operations(Operations),
     Topology(Topology),
     Directors(Directors),
@@ -100,6 +103,7 @@ impl Fragment {
         vec![
             Self::Verdict(Verdict::new(view)),
             Self::Problems(Problems::new(view)),
+            Self::Warnings(Warnings::new(view)),
             Self::Operations(Operations::new(view)),
             Self::Topology(Topology::new(view)),
             Self::Directors(Directors::new(view)),
@@ -115,6 +119,7 @@ impl fmt::Display for Fragment {
         match self {
             Self::Verdict(section) => section.fmt(f),
             Self::Problems(section) => section.fmt(f),
+            Self::Warnings(section) => section.fmt(f),
             Self::Operations(section) => section.fmt(f),
             Self::Topology(section) => section.fmt(f),
             Self::Directors(section) => section.fmt(f),
@@ -154,6 +159,7 @@ fn anchor(object: &str) -> Option<String> {
     match kind {
         "director" => Some(format!("director-{name}")),
         "VIP" => Some(format!("vip-{name}")),
+        "placement" => Some(format!("director-{}", name.strip_prefix("on director ")?)),
         "service" => Some(service_anchor(name)),
         "real" => {
             let (server, service) = name.strip_prefix("server ")?.split_once(" of ")?;

@@ -3,11 +3,13 @@
 use askama::Template;
 use isopath_api::ids::DirectorName;
 use isopath_api::observed::{CheckResult, Health};
-use isopath_api::view::{ClusterView, RealServerSeen, RealServerView, ServiceView, State};
+use isopath_api::view::{
+    Agreement, ClusterView, PlacementView, RealServerSeen, RealServerView, ServiceView, State,
+};
 
 use super::service_anchor;
 use crate::pages::status::Status;
-use crate::pages::text::{Age, Reported, and_list};
+use crate::pages::text::{Age, Reported, and_list, plural};
 
 /// More directors than this do not each get a column.
 const COLUMNS: usize = 8;
@@ -16,6 +18,8 @@ const COLUMNS: usize = 8;
 #[template(path = "cluster/services.html")]
 pub(crate) struct Services {
     services: Vec<Service>,
+    /// Where connections live.
+    profile: &'static str,
     /// A column for each of them; none when there are too many.
     directors: Vec<String>,
 }
@@ -29,6 +33,8 @@ struct Service {
     forwarding: String,
     /// How many real servers are up, in words.
     health: String,
+    /// Whether directors send its clients to the same real servers, in words.
+    placement: String,
     rows: Vec<Row>,
 }
 
@@ -78,6 +84,7 @@ impl Services {
                 .iter()
                 .map(|s| service(view, s, &columns))
                 .collect(),
+            profile: view.lvs.profile.as_str(),
             directors: columns.iter().map(ToString::to_string).collect(),
         }
     }
@@ -92,6 +99,10 @@ fn service(view: &ClusterView, service: &ServiceView, columns: &[&DirectorName])
         scheduler: service.scheduler.clone(),
         forwarding: service.forwarding.to_string().to_uppercase(),
         health: health(service),
+        placement: service
+            .placement
+            .as_ref()
+            .map_or_else(String::new, placement),
         rows: service
             .real_servers
             .iter()
@@ -115,6 +126,31 @@ fn health(service: &ServiceView) -> String {
         servers.len(),
         service.quorum
     )
+}
+
+/// `same clients on d1 and d2, not on d3; d4 follows`; empty while nobody has said anything.
+fn placement(placement: &PlacementView) -> String {
+    let of = |agreement: Agreement| {
+        let directors = placement.directors.iter();
+        let of = directors.filter(|of| of.agreement == agreement);
+        of.map(|of| &of.director).collect::<Vec<_>>()
+    };
+    let named = |directors: &[&DirectorName]| match directors.len() {
+        count if count > COLUMNS => plural(count, "director"),
+        _ => and_list(directors),
+    };
+    let mut parts = Vec::new();
+    for (agreement, what) in [
+        (Agreement::Same, "same placement on"),
+        (Agreement::Differs, "another on"),
+        (Agreement::RollingOut, "a change on its way to"),
+    ] {
+        let directors = of(agreement);
+        if !directors.is_empty() {
+            parts.push(format!("{what} {}", named(&directors)));
+        }
+    }
+    parts.join(", ")
 }
 
 fn row(view: &ClusterView, server: &RealServerView, columns: &[&DirectorName]) -> Row {

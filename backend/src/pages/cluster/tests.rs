@@ -237,6 +237,51 @@ fn a_director_that_lags_behind_its_desired_state_says_so() {
 }
 
 #[test]
+fn who_would_send_clients_elsewhere_is_told_and_who_is_only_behind_is_not() {
+    let view = fixture::unwise();
+    let problems = section(&view, "problems");
+    reads(
+        &problems,
+        "Problems 1 Degraded placement on director d3 for 4m12s",
+    );
+    assert!(
+        problems.contains(r##"<a href="#director-d3">"##),
+        "{problems}"
+    );
+    reads(
+        &section(&view, "services"),
+        "DR · same placement on d1 and d2, another on d3, a change on its way to d4",
+    );
+    let healthy = section(&fixture::healthy(), "services");
+    reads(&healthy, "DR · same placement on d1, d2, d3 and d4");
+    reads(&healthy, "Services and real servers stateless");
+}
+
+#[test]
+fn what_is_unwise_is_a_list_of_names() {
+    let warnings = section(&fixture::unwise(), "warnings");
+    reads(
+        &warnings,
+        "Warnings 1 thresholds-with-mh /service/0/real_server tcp:10.99.0.1:80: a connection limit",
+    );
+    assert!(section(&fixture::healthy(), "warnings").contains(" hidden>"));
+    let mut many = fixture::unwise();
+    many.warnings = vec![many.warnings[0].clone(); 11];
+    reads(&section(&many, "warnings"), "and 3 more:");
+}
+
+#[test]
+fn a_backup_has_its_cost_and_no_part_in_the_width() {
+    let mut view = fixture::unwise();
+    view.vips[0].widths[0].width = 3;
+    reads(
+        &section(&view, "directors"),
+        "10.99.0.1 Announced cost 100, backup",
+    );
+    reads(&section(&view, "vips"), "10.99.0.1 Up 4 4 sw1: 3 of 3");
+}
+
+#[test]
 fn text_from_outside_never_becomes_markup() {
     let evil = "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>";
     let mut view = fixture::narrow();
@@ -278,6 +323,7 @@ fn every_status_of_every_page_has_glyph_and_word() {
         fixture::drained(),
         fixture::narrow(),
         fixture::silent(),
+        fixture::unwise(),
         fixture::unheard(),
         fixture::empty(),
         fixture::sized(12, 12),

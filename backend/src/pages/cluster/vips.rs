@@ -19,6 +19,8 @@ struct Row {
     status: Status,
     wanted: usize,
     real: usize,
+    /// How many directors switches are to spread it over: backups are not among them.
+    lowest: usize,
     widths: Vec<Width>,
     missing: Vec<Missing>,
     /// Routers that announce it and are no director of this cluster.
@@ -63,6 +65,7 @@ fn row(view: &ClusterView, vip: &VipView) -> Row {
         status: vip.state.into(),
         wanted: vip.wanted.len(),
         real: vip.real.len(),
+        lowest: vip.lowest.len(),
         widths: vip
             .widths
             .iter()
