@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use isopath_ipvs::Destination;
@@ -127,17 +127,18 @@ impl Program {
         Ok(self.process.pss()? + of_children.sum::<Result<u64>>()?)
     }
 
-    /// Waits until it has nothing to do for a while: less than a tenth of a processor for as long
-    /// as two of our reconciles lie apart.
+    /// Waits until it uses less than half a processor: our agent looks at the kernel each second.
     pub(super) fn wait_until_quiet(&self) -> Result<()> {
         let window = scaled(Duration::from_millis(500));
-        let mut before = self.cpu()?;
+        let mut last = None;
         wait::until_every(window, "the program to be quiet", CHANGE, || {
-            let now = self.cpu()?;
-            let used = now.saturating_sub(before);
-            before = now;
-            Ok(Probe::when(used < window / 3, (), || {
-                format!("{used:?} of {window:?}")
+            let now = (Instant::now(), self.cpu()?);
+            let Some((at, cpu)) = last.replace(now) else {
+                return Ok(Probe::Waiting("not looked at yet".to_owned()));
+            };
+            let (used, passed) = (now.1.saturating_sub(cpu), now.0 - at);
+            Ok(Probe::when(used < passed / 2, (), || {
+                format!("{used:?} of {passed:?}")
             }))
         })
     }

@@ -21,6 +21,9 @@ use super::set::Set;
 /// Between two looks at one service, which cost the kernel a message of 20 real servers.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// Leads nowhere, so that real servers have a route.
+const UPLINK: &str = "eth1";
+
 /// The namespace, its directory, and their end when dropped.
 pub(super) struct Rig {
     namespace: Namespace,
@@ -34,10 +37,10 @@ impl Rig {
         let wire = || -> Result<Namespace> {
             let namespace = Namespace::create(&registry, "lvs")?;
             namespace.ip([
-                "link add eth1 type dummy",
-                "address add 10.0.1.2/24 dev eth1",
-                "link set eth1 up",
-                "route add default dev eth1",
+                format!("link add {UPLINK} type dummy"),
+                format!("address add 10.0.1.2/24 dev {UPLINK}"),
+                format!("link set {UPLINK} up"),
+                format!("route add default dev {UPLINK}"),
             ])?;
             Ok(namespace)
         };
@@ -69,11 +72,11 @@ impl Rig {
     /// Empties the kernel: no service, and no interface with VIPs.
     pub(super) fn clear(&self) -> Result<()> {
         self.namespace.run(Command::new("ipvsadm").arg("-C"))?;
-        let links = self.namespace.ip_json(&["link", "show"])?;
+        let links = self.namespace.ip_json(&["link", "show", "type", "dummy"])?;
         let links = links.as_array().context("ip link show has no list")?;
         let names = links.iter().filter_map(|link| link["ifname"].as_str());
         let left: Vec<String> = names
-            .filter(|name| !["lo", "eth1"].contains(name) && !name.contains('0'))
+            .filter(|name| *name != UPLINK)
             .map(|name| format!("link delete {name}"))
             .collect();
         self.namespace.ip(left)
