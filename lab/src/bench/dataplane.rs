@@ -23,6 +23,7 @@ mod full;
 mod programs;
 mod rig;
 mod set;
+mod slots;
 mod survive;
 mod vrrp;
 
@@ -142,6 +143,11 @@ pub fn dataplane(options: &Options) -> Result<bool> {
     if rows.contains(&Row::Connections) {
         survive::connections(&options.name, repetitions, &mut lines);
         keep(options, &lines)?;
+    }
+    if rows.contains(&Row::Slots) {
+        lines.measure("the tables of mh", |lines| {
+            slots::slots(&options.name, repetitions.div_ceil(2), lines)
+        });
     }
     print(&lines.series, options.markdown);
     say(EXPLAINED);
