@@ -10,7 +10,7 @@ mod pair;
 
 use std::net::{TcpListener, TcpStream};
 
-use pair::{Pair, SERVER, VIP, assert_same, run, skipped};
+use pair::{Pair, VIP, assert_same, run, skipped};
 
 const TUN: &str = "
 [[vip]]
@@ -43,10 +43,6 @@ fn tunnels_are_set_up_and_taken_away_and_the_mss_leaves_room_for_them() {
     let tunl0 = "set net.ipv4.conf.tunl0.rp_filter to 2 (was 0)".to_owned();
     assert!(done.contains(&tunl0), "{done:?}");
     assert_eq!(pair.lines("status", TUN, 0), ["ok"]);
-    let ports = run(&format!("ip -n {} fou show", pair.server));
-    assert_eq!(ports.trim(), "port 6080 gue");
-    assert_eq!(pair.lines("up", TUN, 0), ["nothing to do"]);
-    assert!(!pair.answers_arp());
 
     let listener = Pair::within(&pair.server, || TcpListener::bind((VIP, 80)).unwrap());
     // Past the director, which is not what is tried here: the frame goes to the server as it is.
@@ -69,6 +65,4 @@ fn tunnels_are_set_up_and_taken_away_and_the_mss_leaves_room_for_them() {
     assert_same(&pair.dump(), &before);
     let ports = run(&format!("ip -n {} fou show", pair.server));
     assert_eq!(ports, "");
-    let direct = format!("ip -n {neighbour} neighbour show {SERVER}");
-    assert!(run(&direct).contains("lladdr"), "the server is still there");
 }

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -49,20 +49,24 @@ impl Pair {
         for namespace in [&pair.server, &pair.neighbour] {
             Self::without_ipv6(namespace);
         }
-        for line in [
-            format!(
-                "ip -n {} link add eth0 type veth peer name eth0 netns {}",
-                pair.server, pair.neighbour
+        let (server, neighbour) = (&pair.server, &pair.neighbour);
+        batch(
+            server,
+            &format!(
+                "link set lo up\n\
+                 link add eth0 type veth peer name eth0 netns {neighbour}\n\
+                 address add {SERVER}/24 dev eth0\n\
+                 link set eth0 up\n"
             ),
-            format!("ip -n {} address add {SERVER}/24 dev eth0", pair.server),
-            format!("ip -n {} address add 10.1.0.1/24 dev eth0", pair.neighbour),
-            format!("ip -n {} link set lo up", pair.server),
-            format!("ip -n {} link set eth0 up", pair.server),
-            format!("ip -n {} link set eth0 up", pair.neighbour),
-            format!("ip -n {} route add {VIP}/32 dev eth0", pair.neighbour),
-        ] {
-            run(&line);
-        }
+        );
+        batch(
+            neighbour,
+            &format!(
+                "address add 10.1.0.1/24 dev eth0\n\
+                 link set eth0 up\n\
+                 route add {VIP}/32 dev eth0\n"
+            ),
+        );
         until("a wire that carries", || {
             let link = run(&format!("ip -n {} link show eth0", pair.server));
             link.contains("state UP").then_some(())
@@ -203,6 +207,17 @@ pub(crate) fn assert_same(now: &BTreeSet<String>, before: &BTreeSet<String>) {
     let gone: Vec<_> = before.difference(now).collect();
     let new: Vec<_> = now.difference(before).collect();
     assert!(now == before, "gone: {gone:#?}, new: {new:#?}");
+}
+
+/// Runs lines of `ip` in a namespace.
+fn batch(namespace: &str, lines: &str) {
+    let mut command = Command::new("ip");
+    command.args(["-n", namespace, "-batch", "-"]);
+    let mut ip = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut input = ip.stdin.take().unwrap();
+    input.write_all(lines.as_bytes()).unwrap();
+    drop(input);
+    assert!(ip.wait().unwrap().success(), "{lines}");
 }
 
 /// Runs a command and returns what it printed.
