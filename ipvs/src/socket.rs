@@ -326,3 +326,6 @@ fn reply<'a>(message: &NetlinkBuffer<&'a [u8]>) -> Result<Option<Reply<'a>>, Fai
         _ => Some(Reply::Message(payload)),
     })
 }
+
+#[cfg(test)]
+mod tests;
