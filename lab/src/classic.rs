@@ -239,20 +239,6 @@ impl Host {
             .ip([format!("route replace default via {gateway}")])
     }
 
-    /// Sets the sysctls of an example's file.
-    ///
-    /// # Errors
-    /// The example cannot be read, or the kernel refuses.
-    pub fn apply_sysctls(&self, example: &str) -> Result<()> {
-        for line in read_example(example)?.lines() {
-            if let Some((key, value)) = line.split_once('=') {
-                let path = key.trim().replace('.', "/");
-                self.namespace.sysctl(&path, value.trim())?;
-            }
-        }
-        Ok(())
-    }
-
     /// Writes an example's file among the host's own, with sockets and state in its directory.
     ///
     /// # Errors

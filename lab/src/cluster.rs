@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -9,8 +10,10 @@ use isopath_api::declare::{
     Announce, CheckKind, CheckSpec, Declaration, DirectorSpec, LvsSpec, RealServerSpec, Require,
     ServiceSpec, SwitchSpec, VipSpec,
 };
+use isopath_api::fault::parse_toml;
 use isopath_api::ids::Protocol;
 
+use crate::classic;
 use crate::controller::CLUSTER;
 use crate::director::{Director, Source};
 use crate::plan;
@@ -54,6 +57,24 @@ pub fn declaration(spec: &Spec, quorum: u16) -> Declaration {
     }
 }
 
+/// The cluster of `deploy/examples/ospf-cluster`, under the name that a lab's tokens are for. Its
+/// addresses are those of a lab with four directors and three real servers.
+///
+/// # Errors
+/// The example cannot be read, or is not valid.
+pub fn example() -> Result<Declaration> {
+    let path = classic::example("ospf-cluster/cluster.toml");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let mut declared = parse_toml(&path.display().to_string(), &text, Declaration::validate)?;
+    declared.cluster = Some(CLUSTER.parse().expect("the constant is a name"));
+    for service in &mut declared.service {
+        // As for a lab's own: an answer that is merely slow is no failure.
+        service.check.timeout = scaled(service.check.timeout);
+        service.check.interval = service.check.interval.max(service.check.timeout);
+    }
+    Ok(declared)
+}
+
 fn check() -> CheckSpec {
     // A slow machine takes whole fractions of a second for one answer.
     let timeout = scaled(Duration::from_millis(500));
@@ -79,6 +100,19 @@ impl Lab {
     /// # Errors
     /// Something does not start, or the routes do not come in time.
     pub fn start(&mut self, quorum: u16, progress: &mut dyn FnMut(&dyn Display)) -> Result<()> {
+        let declaration = declaration(&self.spec, quorum);
+        self.start_declared(&declaration, progress)
+    }
+
+    /// The same with a declaration of somebody else's for this lab's machines.
+    ///
+    /// # Errors
+    /// Something does not start, or the routes do not come in time.
+    pub fn start_declared(
+        &mut self,
+        declaration: &Declaration,
+        progress: &mut dyn FnMut(&dyn Display),
+    ) -> Result<()> {
         progress(&format_args!(
             "starting {} on the switch",
             self.switch.kind()
@@ -96,7 +130,7 @@ impl Lab {
             .prepare()
             .context("preparing the controller")?;
         self.controller.start()?;
-        self.controller.declare(&declaration(&self.spec, quorum))?;
+        self.controller.declare(declaration)?;
         let count = self.directors.len();
         progress(&format_args!(
             "starting speaker and agent of {count} directors"
