@@ -19,7 +19,11 @@ use isopath_agent::dataplane::{
     Dataplane, KernelService, RealServerWanted, Report, ServiceWanted, Wanted,
 };
 use isopath_api::config;
-use isopath_api::declare::{DrainLimit, Forwarding, Lvs, Scheduler, SchedulerFlag};
+use isopath_api::config::DirectorFile;
+use isopath_api::declare::{
+    DrainLimit, Forwarding, Lvs, Persistence, Scheduler, SchedulerFlag, Tunnel, TunnelChecksum,
+    TunnelKind,
+};
 use isopath_api::ids::{RealServerId, ServiceId, Vip};
 use isopath_api::reason::Reason;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -513,4 +517,221 @@ async fn a_director_that_starts_while_a_real_server_is_dead_picks_as_the_others_
         ));
     }
     assert_ne!(picks().await, others, "the test could not have failed");
+}
+
+/// A service of each scheduler, and one of each other form that there is.
+fn all_forms() -> Wanted {
+    use Scheduler::{Dh, Fo, Lblc, Lblcr, Lc, Mh, Nq, Ovf, Rr, Sed, Sh, Wlc, Wrr};
+    let schedulers = [Rr, Wrr, Lc, Wlc, Lblc, Lblcr, Dh, Sh, Sed, Nq, Fo, Ovf, Mh];
+    let mut services = Vec::new();
+    for (port, scheduler) in (1..).zip(schedulers) {
+        let id = format!("tcp:10.99.1.1:{port}");
+        services.push(service(&id, scheduler, Forwarding::Dr));
+    }
+    services[7].flags = [SchedulerFlag::ShFallback, SchedulerFlag::ShPort].into();
+    let mut one_packet = service("udp:10.99.1.1:53", Rr, Forwarding::Nat);
+    one_packet.flags = [SchedulerFlag::OnePacket].into();
+    let mut persistent = service("sctp:10.99.1.1:2905", Wlc, Forwarding::Dr);
+    persistent.persistence = Some(Persistence {
+        timeout: Duration::from_secs(50),
+        netmask: Some("255.255.255.0".parse().unwrap()),
+    });
+    let mut marked = service("fwmark:10.99.1.1:7", Wrr, Forwarding::Tun);
+    marked.tunnel = Some(Tunnel {
+        kind: TunnelKind::Gue,
+        port: Some(6080),
+        checksum: TunnelChecksum::Remcsum,
+    });
+    let mut gre = service("tcp:10.99.1.1:99", Wlc, Forwarding::Tun);
+    gre.tunnel = Some(Tunnel {
+        kind: TunnelKind::Gre,
+        port: None,
+        checksum: TunnelChecksum::Csum,
+    });
+    services.extend([one_packet, persistent, marked, gre]);
+    for service in &mut services {
+        service.real_servers = vec![server("10.1.0.11:80", 1, 1), server("10.1.0.12:80", 2, 2)];
+        service.real_servers[0].upper_threshold = 100;
+        service.real_servers[0].lower_threshold = 80;
+    }
+    let mut wanted = wanted(services);
+    wanted.lvs.timeouts.tcp = Duration::from_secs(1200);
+    wanted.lvs.timeouts.udp = Duration::from_secs(30);
+    wanted
+}
+
+#[tokio::test]
+async fn every_form_is_programmed_adopted_and_repaired() {
+    let Some(director) = Director::enter("forms") else {
+        return;
+    };
+    let mut dataplane = director.dataplane();
+    let report = dataplane.reconcile(&all_forms()).await;
+    assert_ready(&report);
+    let saved = rules();
+    for line in [
+        "-A -t 10.99.1.1:8 -s sh -b sh-fallback,sh-port",
+        "-A -t 10.99.1.1:13 -s mh -b mh-fallback,mh-port",
+        "-A -u 10.99.1.1:53 -s rr -o",
+        "-A --sctp-service 10.99.1.1:2905 -s wlc -p 50 -M 255.255.255.0",
+        "-A -f 7 -s wrr",
+        "-a -f 7 -r 10.1.0.12:80 -i -w 2 --tun-type gue --tun-port 6080 --tun-remcsum",
+        "-a -t 10.99.1.1:99 -r 10.1.0.12:80 -i -w 2 --tun-type gre --tun-csum",
+        "-a -t 10.99.1.1:1 -r 10.1.0.11:80 -g -w 1 -x 100 -y 80",
+    ] {
+        assert!(saved.iter().any(|it| it == line), "no {line} in {saved:#?}");
+    }
+    assert_eq!(saved.len(), 17 * 3);
+    let timeouts = || run("ipvsadm -L --timeout");
+    assert!(timeouts().contains("1200 120 30"), "{}", timeouts());
+
+    drop(dataplane);
+    let mut dataplane = director.dataplane();
+    let restarted = dataplane.reconcile(&all_forms()).await;
+    assert_ready(&restarted);
+    assert_eq!(restarted.steps, 0, "a restarted agent changed something");
+    assert_eq!(rules(), saved);
+
+    let mut repaired = 0;
+    for damage in [
+        "ipvsadm --set 100 10 10",
+        "ipvsadm -E -f 7 -s rr",
+        "ipvsadm -E --sctp-service 10.99.1.1:2905 -s wlc -p 60",
+        "ipvsadm -e -t 10.99.1.1:1 -r 10.1.0.11:80 -g -w 1 -x 5",
+        "ipvsadm -e -f 7 -r 10.1.0.12:80 -i -w 2 --tun-type ipip",
+    ] {
+        run(damage);
+        repaired += 1;
+        let report = dataplane.reconcile(&all_forms()).await;
+        assert_ready(&report);
+        assert_eq!(report.drift_repaired, repaired, "after {damage}");
+        assert_eq!(report.steps, repaired, "after {damage}");
+        assert_eq!(rules(), saved, "after {damage}");
+    }
+    assert!(timeouts().contains("1200 120 30"), "{}", timeouts());
+
+    // One weight is one change, planned on what was read before.
+    let mut wanted = all_forms();
+    of(&mut wanted, "tcp:10.99.1.1:13").real_servers[1] = server("10.1.0.12:80", 9, 9);
+    let report = dataplane.change(&wanted).await;
+    assert_ready(&report);
+    assert_eq!(report.steps, repaired + 1);
+    assert_eq!(report.drift_repaired, repaired);
+    let line = "-a -t 10.99.1.1:13 -r 10.1.0.12:80 -g -w 9";
+    assert!(rules().iter().any(|it| it == line), "{:#?}", rules());
+    assert_eq!(dataplane.tear_down().await.failures, [""; 0]);
+    assert_eq!(rules(), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_the_kernel_refuses_waits_and_all_else_goes_on() {
+    let Some(director) = Director::enter("refusal") else {
+        return;
+    };
+    let mut wanted = three();
+    let refused = &mut of(&mut wanted, "tcp:10.99.0.1:80").real_servers[1];
+    (refused.upper_threshold, refused.lower_threshold) = (5, 10);
+    let mut dataplane = director.dataplane();
+    let first = dataplane.reconcile(&wanted).await;
+    assert_eq!(first.vips[&vip("10.99.0.2")], Ok(()));
+    assert!(first.vips[&vip("10.99.0.1")].is_err(), "{:?}", first.vips);
+    assert_eq!(rules().len(), THREE.len() - 1, "{:#?}", rules());
+    let failure = &first.failures[0];
+    for words in ["10.1.0.11:80", "tcp 10.99.0.1:80", "ERANGE", "next try at"] {
+        assert!(failure.contains(words), "{failure} does not say {words}");
+    }
+
+    // It is not tried again in the time that a call takes; another wanted state is tried at once.
+    let again = dataplane.change(&wanted).await;
+    assert_eq!(again.failures, first.failures);
+    assert_eq!(again.steps, first.steps);
+    assert!(again.vips[&vip("10.99.0.1")].is_err(), "{:?}", again.vips);
+    let report = dataplane.change(&three()).await;
+    assert_ready(&report);
+    assert_eq!(report.steps, first.steps + 1);
+}
+
+#[tokio::test]
+async fn a_service_changes_under_its_connections() {
+    let Some(director) = Director::enter("edit") else {
+        return;
+    };
+    (1..=2).for_each(listen);
+    let mut dataplane = director.dataplane();
+    let both = local(Scheduler::Rr, &[(1, 1, 1), (2, 1, 1)]);
+    assert_ready(&dataplane.reconcile(&both).await);
+    let mut streams = Vec::new();
+    for port in 42_001..42_005 {
+        let mut stream = connect(port).await;
+        let server = asks(&mut stream).await;
+        streams.push((stream, server));
+    }
+    let mut other = both.clone();
+    let service = of(&mut other, "tcp:10.99.0.1:80");
+    service.scheduler = Scheduler::Wlc;
+    service.persistence = Some(Persistence {
+        timeout: Duration::from_secs(50),
+        netmask: None,
+    });
+    // Local real servers stay reachable; only new connections would go another way.
+    service.forwarding = Forwarding::Dr;
+    let report = dataplane.change(&other).await;
+    assert_ready(&report);
+    for (stream, server) in &mut streams {
+        assert_eq!(asks(stream).await, *server, "a connection moved");
+    }
+}
+
+#[tokio::test]
+async fn a_plan_is_printed_and_nothing_is_done() {
+    let Some(director) = Director::enter("plan") else {
+        return;
+    };
+    let state = director.state.path().display();
+    let text = format!(
+        r#"
+[director]
+name = "d1"
+router_id = "10.0.1.2"
+state_dir = "{state}"
+vip_interface = "vips"
+[ospf]
+[[ospf.interface]]
+name = "eth1"
+[[vip]]
+address = "10.99.0.1"
+[[service]]
+vip = "10.99.0.1"
+protocol = "tcp"
+port = 80
+check = {{ type = "none" }}
+[[service.real_server]]
+address = "10.1.0.11"
+"#
+    );
+    let path = director.state.path().join("d1.toml");
+    std::fs::write(&path, &text).unwrap();
+    let agent = env!("CARGO_BIN_EXE_isopath-agent");
+    let plan = || run(&format!("{agent} check --plan --config {}", path.display()));
+    let printed = plan();
+    for words in [
+        "make the dummy interface vips",
+        "add VIP 10.99.0.1 to interface vips",
+        "add service tcp:10.99.0.1:80 with scheduler mh",
+        "add real server 10.1.0.11:80 (weight 1, direct route) to tcp:10.99.0.1:80",
+    ] {
+        assert!(printed.contains(words), "no {words:?} in {printed}");
+    }
+    assert_eq!(rules(), [""; 0], "something was done");
+
+    let file = DirectorFile::parse("d1.toml", &text).unwrap();
+    let service = ServiceWanted::of(&file.service[0], |_, weight| weight);
+    let mut wanted = wanted(vec![service]);
+    wanted.lvs = file.lvs();
+    assert_ready(&director.dataplane().reconcile(&wanted).await);
+    assert_eq!(plan(), "nothing to do\n");
+    run("ipvsadm -e -t 10.99.0.1:80 -r 10.1.0.11:80 -g -w 5");
+    let expected = "1. change real server of tcp:10.99.0.1:80 to 10.1.0.11:80 (weight 1, direct \
+                    route)\n";
+    assert_eq!(plan(), expected);
 }

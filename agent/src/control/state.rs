@@ -7,7 +7,7 @@ use std::time::Duration;
 use isopath_api::config::Dataplane as DataplaneKind;
 use isopath_api::declare::{Announce, Profile, ServiceSpec};
 use isopath_api::digest::ServiceDigest;
-use isopath_api::ids::{DirectorName, RouterId, ServiceId, Vip};
+use isopath_api::ids::{DirectorName, Packets, RouterId, ServiceId, Vip};
 use isopath_api::reason::{Decision, Reason};
 use isopath_api::speaker::{Announced, Owner, Source, Status};
 use jiff::Timestamp;
@@ -288,7 +288,12 @@ impl State {
         for (vip, leaving) in &self.leaving {
             wanted.vips.insert(*vip);
             for service in &leaving.services {
-                wanted.services.insert(service.id, Arc::clone(service));
+                // The kernel has one service for a mark: the VIP that it is declared for has it.
+                let marked = matches!(service.id.packets, Packets::Marked(_));
+                let same = |it: &&ServiceSpec| it.id().packets == service.id.packets;
+                if !marked || !intent.services.iter().any(|it| same(&it)) {
+                    wanted.services.insert(service.id, Arc::clone(service));
+                }
             }
         }
         Some(wanted)

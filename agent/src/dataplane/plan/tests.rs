@@ -3,19 +3,23 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use isopath_api::declare::{Forwarding, Lvs, Scheduler, SchedulerFlag};
+use isopath_api::declare::{
+    Forwarding, Lvs, Persistence, Scheduler, SchedulerFlag, Tunnel, TunnelChecksum, TunnelKind,
+};
 use isopath_api::ids::{Protocol, RealServerId, ServiceId, Vip};
 use isopath_api::observed::Stats;
 use isopath_ipvs::{DestinationSpec, ServiceSpec};
 use proptest::prelude::*;
 
 use super::super::ledger::Ledger;
-use super::super::observed::{Observed, ObservedInterface, service_key};
+use super::super::observed::{
+    Observed, ObservedInterface, destination_spec, service_key, service_spec,
+};
 use super::super::state::{
     KernelRealServer, KernelService, RealServerWanted, ServiceWanted, Wanted,
 };
 use super::super::step::{Step, Undone, subjects};
-use super::{AtRest, Plan, Planner, Quiesced, insertions};
+use super::{AtRest, Plan, Planner, Quiesced, goes_by_order, insertions};
 
 const INTERFACE: &str = "isopath";
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
@@ -425,6 +429,85 @@ fn other_schedulers_lists_are_left_in_their_order() {
 }
 
 #[test]
+fn a_list_is_put_in_order_for_the_schedulers_that_go_by_it() {
+    for scheduler in SCHEDULERS {
+        let mut model = Model::new();
+        model.reconcile(&web(scheduler, &[5, 9]));
+        model.reconcile(&web(scheduler, &[5, 9, 7]));
+        let canonical = model.order(service_id(1)) == [9, 7, 5];
+        assert_eq!(canonical, goes_by_order(scheduler), "{scheduler}");
+    }
+}
+
+#[test]
+fn an_old_real_server_serves_on_when_none_could_be_added_in_its_place() {
+    let mut model = Model::new();
+    model.reconcile(&web(Scheduler::Rr, &[1]));
+    let steps = model.plan(&web(Scheduler::Rr, &[2]));
+    let mut undone = Undone::default();
+    let add = steps
+        .iter()
+        .find(|it| matches!(it, Step::AddRealServer(..)));
+    undone.add(add.unwrap());
+    let quiesce = |it: &&Step| matches!(it, Step::QuiesceRealServer(..));
+    assert!(
+        undone.hinders(steps.iter().find(quiesce).unwrap()),
+        "{steps:?}"
+    );
+    // A dead one is taken off all the same.
+    let mut dead = web(Scheduler::Rr, &[1, 2]);
+    only(&mut dead).real_servers[0].effective_weight = 0;
+    let steps = model.plan(&dead);
+    let set = |it: &&Step| matches!(it, Step::SetRealServer(..));
+    assert!(
+        !undone.hinders(steps.iter().find(set).unwrap()),
+        "{steps:?}"
+    );
+}
+
+#[test]
+fn forwarding_persistence_and_scheduler_are_edited_in_place() {
+    let mut model = Model::new();
+    model.reconcile(&web(Scheduler::Rr, &[1, 2]));
+    model.connections(service_id(1), 1, 5);
+    let mut wanted = web(Scheduler::Wlc, &[1, 2]);
+    let service = only(&mut wanted);
+    service.forwarding = Forwarding::Nat;
+    service.persistence = Some(Persistence {
+        timeout: Duration::from_secs(50),
+        netmask: None,
+    });
+    let steps = model.reconcile(&wanted);
+    assert_eq!(kinds(&steps), ["service", "server"]);
+    assert_eq!(steps.len(), 3, "{steps:?}");
+}
+
+#[test]
+fn what_needs_nothing_is_not_looked_at_again_while_it_stays() {
+    let mut wanted = web(Scheduler::Mh, &[1, 2]);
+    let mut model = Model::new();
+    model.reconcile(&wanted);
+    let plan = model.whole_plan(&wanted);
+    assert_eq!(plan.at_rest, [service_id(1)]);
+    model.at_rest.replace(&plan, &wanted, &model.observed);
+    let pair = |wanted: &Wanted, model: &Model| {
+        let id = service_id(1);
+        let (shall, has) = (&wanted.services[&id], &model.observed.services[&id]);
+        model.at_rest.has(shall, has)
+    };
+    assert!(pair(&wanted, &model));
+    only(&mut wanted).real_servers[0].weight = 2;
+    assert!(
+        !pair(&wanted, &model),
+        "another allocation is another service"
+    );
+    // One that waits for connections to end is not at rest, since time alone changes its plan.
+    model.connections(service_id(1), 2, 5);
+    model.reconcile(&web(Scheduler::Mh, &[1]));
+    assert_eq!(model.whole_plan(&web(Scheduler::Mh, &[1])).at_rest, []);
+}
+
+#[test]
 fn insertions_keep_as_much_of_the_kernels_list_as_can_stay() {
     // The kernel's list, what it shall hold, what is inserted.
     let cases: [(&[u8], &[u8], &[u8]); 7] = [
@@ -560,32 +643,80 @@ fn vips_move_to_an_interface_with_another_name() {
     assert_eq!(names, ["vips"]);
 }
 
+const SCHEDULERS: [Scheduler; 13] = [
+    Scheduler::Rr,
+    Scheduler::Wrr,
+    Scheduler::Lc,
+    Scheduler::Wlc,
+    Scheduler::Lblc,
+    Scheduler::Lblcr,
+    Scheduler::Dh,
+    Scheduler::Sh,
+    Scheduler::Sed,
+    Scheduler::Nq,
+    Scheduler::Fo,
+    Scheduler::Ovf,
+    Scheduler::Mh,
+];
+
+/// Half of them `mh`, which has the most to go wrong.
+fn any_scheduler() -> impl Strategy<Value = Scheduler> {
+    prop_oneof![
+        Just(Scheduler::Mh),
+        proptest::sample::select(SCHEDULERS.to_vec()),
+    ]
+}
+
+fn any_forwarding() -> impl Strategy<Value = (Forwarding, Option<Tunnel>)> {
+    let gue = Tunnel {
+        kind: TunnelKind::Gue,
+        port: Some(6080),
+        checksum: TunnelChecksum::Remcsum,
+    };
+    proptest::sample::select(vec![
+        (Forwarding::Dr, None),
+        (Forwarding::Nat, None),
+        (Forwarding::Tun, None),
+        (Forwarding::Tun, Some(gue)),
+    ])
+}
+
+fn any_persistence() -> impl Strategy<Value = Option<Persistence>> {
+    let persistence = |seconds: u64, netmask: &str| Persistence {
+        timeout: Duration::from_secs(seconds),
+        netmask: Some(netmask.parse().unwrap()),
+    };
+    let all = vec![
+        None,
+        Some(persistence(50, "255.255.255.255")),
+        Some(persistence(60, "255.255.255.0")),
+    ];
+    proptest::sample::select(all)
+}
+
 fn any_wanted() -> impl Strategy<Value = Wanted> {
-    let real_servers = proptest::collection::btree_map(1..8_u8, (0..4_u16, any::<bool>()), 0..6);
-    let scheduler = prop_oneof![
-        Just(Scheduler::Rr),
-        Just(Scheduler::Wlc),
-        Just(Scheduler::Mh)
-    ];
-    let flags = prop_oneof![
-        Just([].into()),
-        Just([SchedulerFlag::MhFallback].into()),
-        Just([SchedulerFlag::MhFallback, SchedulerFlag::MhPort].into()),
-    ];
-    let forwarding = prop_oneof![Just(Forwarding::Dr), Just(Forwarding::Nat)];
-    let service = (scheduler, flags, forwarding, real_servers).prop_map(
-        |(scheduler, flags, forwarding, servers)| {
+    let real_server = (0..4_u16, any::<bool>(), 0..3_u32);
+    let real_servers = proptest::collection::btree_map(1..8_u8, real_server, 0..6);
+    let flags = proptest::sample::subsequence(
+        vec![SchedulerFlag::MhFallback, SchedulerFlag::MhPort],
+        0..=2,
+    );
+    let parts = (any_scheduler(), flags, any_forwarding(), any_persistence());
+    let service = (parts, real_servers).prop_map(
+        |((scheduler, flags, (forwarding, tunnel), persistence), servers)| {
             let servers = servers.into_iter();
-            let servers = servers.map(|(number, (weight, alive))| {
-                server(number, weight, if alive { weight } else { 0 })
+            let servers = servers.map(|(number, (weight, alive, threshold))| RealServerWanted {
+                upper_threshold: 10 * threshold,
+                lower_threshold: 8 * threshold,
+                ..server(number, weight, if alive { weight } else { 0 })
             });
             ServiceWanted {
                 id: service_id(0),
                 scheduler,
-                flags,
-                persistence: None,
+                flags: flags.into_iter().collect(),
+                persistence,
                 forwarding,
-                tunnel: None,
+                tunnel,
                 real_servers: servers.collect(),
             }
         },
@@ -613,32 +744,39 @@ fn check(model: &Model, wanted: &Wanted) {
     assert_eq!(kernel, wanted.services.keys().collect::<Vec<_>>());
     for service in wanted.services.values() {
         let observed = &model.observed.services[&service.id];
-        assert_eq!(observed.spec.scheduler.name(), service.scheduler.as_str());
-        let mut shall: Vec<_> = service
-            .real_servers
-            .iter()
-            .map(|it| (it.id, u32::from(it.effective_weight)))
-            .collect();
-        let servers = observed.real_servers.iter();
-        let mut has: Vec<_> = servers
-            .map(|server| (server.id().unwrap(), server.spec.weight))
-            .collect();
-        if service.scheduler == Scheduler::Mh {
+        assert_eq!(observed.spec, service_spec(service));
+        if goes_by_order(service.scheduler) {
             let order = model.order(service.id);
             assert!(
                 order.is_sorted_by(|a, b| a > b),
                 "{order:?} is not canonical"
             );
+        }
+        if service.scheduler == Scheduler::Mh {
             for server in &service.real_servers {
                 let table = model.table[&(service.id, SocketAddr::V4(server.id.0))];
                 let declared = u32::from(server.weight);
                 assert!(declared == 0 || table == declared, "{table} for {server:?}");
             }
         }
-        shall.sort_unstable();
-        has.sort_unstable();
+        let shall: BTreeMap<_, _> = service
+            .real_servers
+            .iter()
+            .map(|it| (it.id, destination_spec(service, *it)))
+            .collect();
+        let servers = observed.real_servers.iter();
+        let has: BTreeMap<_, _> = servers
+            .map(|server| (server.id().unwrap(), server.spec.clone()))
+            .collect();
         assert_eq!(has, shall);
     }
+    let timeouts = model.observed.timeouts;
+    let shall = (!wanted.is_empty()).then(|| timeouts_of(wanted));
+    assert!(wanted.is_empty() || timeouts == shall, "{timeouts:?}");
+}
+
+fn timeouts_of(wanted: &Wanted) -> isopath_ipvs::Timeouts {
+    super::timeouts(&wanted.lvs.timeouts)
 }
 
 proptest! {
