@@ -1,18 +1,20 @@
 //! The data plane of a director: sysctls, VIPs on their interface, IPVS.
 //!
 //! [`Dataplane::reconcile`] makes the kernel what is [`Wanted`] of it and reports what it has.
-//! It observes, makes a plan (pure, `plan.rs`) and executes it one step at a time; a step that
-//! fails stops only what depends on it, and holds back the VIPs that need it. The order is:
-//! sysctls, interface, VIPs, services, real servers; removals come last and the other way
-//! round.
+//! It observes, makes a plan (pure, `plan.rs`) and executes it, with steps of one rank together;
+//! a step that fails stops only what depends on it, holds back the VIPs that need it, and is
+//! tried again later (`retry.rs`). The order is: sysctls, timeouts, interface, VIPs, services,
+//! real servers; then real servers are taken off new connections, and removals come last and the
+//! other way round.
 //!
 //! - **Only what is ours is touched.** What was made stands in `dataplane.json` in the state
 //!   directory, written before it is made. What is wanted and there already is taken over.
 //!   An agent that starts again on the same file finds nothing to do.
-//! - **The order of real servers is canonical**, because `mh` builds its table from it: they
-//!   are inserted by ascending address and port on every director. The kernel inserts at the
-//!   head of its list; where an `mh` service's list is in another order, as few real servers
-//!   as possible are inserted again, and no connection is lost over it.
+//! - **The order of real servers is canonical**, because `mh` builds its table from it and some
+//!   other schedulers go by it: they are inserted by ascending address and port on every
+//!   director. The kernel inserts at the head of its list; where the list of such a service is in
+//!   another order, as few real servers as possible are inserted again, and no connection is lost
+//!   over it.
 //! - **The `mh` table does not depend on health.** It is built from the last weight above 0, so
 //!   a real server that is dead when it is added gets its declared weight first and 0 at once
 //!   after.
