@@ -129,7 +129,7 @@ impl Program {
 
     /// Waits until it uses less than half a processor: our agent looks at the kernel each second.
     pub(super) fn wait_until_quiet(&self) -> Result<()> {
-        let window = scaled(Duration::from_millis(500));
+        let window = scaled(Duration::from_millis(250));
         let mut last = None;
         wait::until_every(window, "the program to be quiet", CHANGE, || {
             let now = (Instant::now(), self.cpu()?);
