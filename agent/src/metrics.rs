@@ -7,6 +7,8 @@
 mod lateness;
 mod server;
 
+use std::collections::BTreeMap;
+
 use isopath_api::ids::{BfdState, Packets, RealServerId, ServiceId, Vip};
 use isopath_api::interface::{Authentication, Interface, Standing};
 use isopath_api::observed::{Health, Observed, RealServerObserved, ServiceObserved, Stats};
@@ -164,6 +166,17 @@ impl Page {
             "isopath_dataplane_failures",
             "Actual: steps of the last plan that failed.",
             dataplane.failures.len() as f64,
+        )?;
+        let mut conditions: BTreeMap<&str, u32> = BTreeMap::new();
+        for condition in &dataplane.conditions {
+            *conditions.entry(&condition.code).or_default() += 1;
+        }
+        let conditions = conditions.into_iter();
+        self.gauges(
+            "isopath_conditions",
+            "Actual: what is not as it should be and withdraws nothing, by its code; no series where all is well.",
+            ["code"],
+            conditions.map(|(code, count)| ([code.to_owned()], f64::from(count))),
         )
     }
 

@@ -8,7 +8,7 @@ use crate::declare::{Declaration, Forwarding, Lvs, Warning};
 use crate::desired::AdminState;
 use crate::digest::ServiceDigest;
 use crate::ids::{ClusterName, DirectorName, RealServerId, RouterId, ServiceId, Vip};
-use crate::observed::{CheckResult, Health};
+use crate::observed::{CheckResult, Condition, Health};
 use crate::reason::Reason;
 use crate::speaker::Neighbor;
 
@@ -202,6 +202,9 @@ pub struct DirectorView {
     pub active: u64,
     /// Connections a second over all services.
     pub connections_per_second: u64,
+    /// What an operator should know about and what withdraws nothing.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
 }
 
 /// A VIP on one director.

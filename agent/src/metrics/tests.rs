@@ -165,7 +165,12 @@ fn observed() -> Observed {
                 },
             },
             failures: vec!["x".to_owned()],
-            conditions: Vec::new(),
+            conditions: vec![isopath_api::observed::Condition {
+                code: "tun-mtu".to_owned(),
+                text: "a tunnel is narrow".to_owned(),
+                remedy: "clamp the MSS".to_owned(),
+                since: Timestamp::UNIX_EPOCH,
+            }],
         },
         controller: Some(ControllerObserved {
             url: "http://10.0.0.5:8080".to_owned(),
@@ -193,6 +198,7 @@ fn each_thing_has_its_series() {
         r#"isopath_dataplane_reconcile_seconds_total{outcome="unchanged"} 1.5"#,
         r#"isopath_dataplane_reconcile_seconds_total{outcome="changed"} 0.25"#,
         "isopath_dataplane_failures 1",
+        r#"isopath_conditions{code="tun-mtu"} 1"#,
         r#"isopath_vip_announce_wanted{reason="healthy",vip="10.99.0.1"} 1"#,
         r#"isopath_vip_announce_wanted{reason="drained",vip="10.99.0.2"} 0"#,
         r#"isopath_vip_held_down{vip="10.99.0.1"} 0"#,

@@ -143,6 +143,7 @@ fn director(name: &DirectorName, n: u8) -> DirectorView {
         }],
         active: 3_000 + u64::from(n),
         connections_per_second: 300 + u64::from(n),
+        conditions: Vec::new(),
     }
 }
 

@@ -78,6 +78,9 @@ fn view(
             .unwrap_or_default(),
         active: servers.map(|server| u64::from(server.active)).sum(),
         connections_per_second: stats.map(|stats| stats.connections_per_second).sum(),
+        conditions: observed
+            .map(|observed| observed.dataplane.conditions.clone())
+            .unwrap_or_default(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use isopath_api::desired::AdminState;
 use isopath_api::ids::NeighborState;
-use isopath_api::observed::{Health, Observed};
+use isopath_api::observed::{Condition, Health, Observed};
 use isopath_api::view::{ClusterView, DirectorView, State, VipView};
 use isopath_api::{agent, speaker};
 use jiff::Timestamp;
@@ -91,6 +91,15 @@ fn cluster_text(view: &ClusterView) -> String {
     }
     text.push('\n');
     text.push_str(&directors(view));
+    for director in &view.directors {
+        for condition in &director.conditions {
+            text.push_str(&condition_text(
+                director.name.as_str(),
+                condition,
+                view.as_of,
+            ));
+        }
+    }
     text.push('\n');
     text.push_str(&vips(view));
     if !view.services.is_empty() {
@@ -222,6 +231,17 @@ fn services(view: &ClusterView) -> String {
     table.render()
 }
 
+/// Something that withdraws nothing, and what to do about it.
+fn condition_text(of: &str, condition: &Condition, now: Timestamp) -> String {
+    format!(
+        "! {of}: {} ({}, {})\n  Next: {}\n",
+        printable(&condition.text),
+        printable(&condition.code),
+        span(now.as_second() - condition.since.as_second()),
+        printable(&condition.remedy),
+    )
+}
+
 fn agent_text(observed: &Observed) -> String {
     let mut text = format!(
         "{}  router id {}  version {}  generation {}  as of {}\n",
@@ -237,6 +257,15 @@ fn agent_text(observed: &Observed) -> String {
     }
     for failure in &observed.dataplane.failures {
         writeln!(text, "! data plane: {}", printable(failure)).expect("a String takes all writes");
+    }
+    for vip in observed.vips.iter().filter(|vip| vip.cost.is_none()) {
+        if let Some(remedy) = vip.reason.remedy() {
+            writeln!(text, "! {}: {}\n  Next: {remedy}", vip.vip, vip.reason)
+                .expect("a String takes all writes");
+        }
+    }
+    for condition in &observed.dataplane.conditions {
+        text.push_str(&condition_text("condition", condition, observed.at));
     }
     let mut table = Table::new(vec![
         Column::Left("VIP"),

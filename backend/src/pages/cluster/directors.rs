@@ -3,6 +3,7 @@
 use askama::Template;
 use isopath_api::desired::AdminState;
 use isopath_api::ids::NeighborState;
+use isopath_api::observed::Condition;
 use isopath_api::reason::Reason;
 use isopath_api::speaker::Neighbor;
 use isopath_api::view::{ClusterView, DirectorView, DirectorVipView, State};
@@ -31,6 +32,8 @@ struct Row {
     why: String,
     /// Set while the director does not have the newest desired state.
     behind: Option<String>,
+    /// What an operator should know about and what withdraws nothing.
+    conditions: Vec<Condition>,
     neighbors: Vec<NeighborRow>,
     /// Neighbours in 2-Way, as other directors on a broadcast network are.
     two_way: usize,
@@ -95,6 +98,7 @@ fn row(view: &ClusterView, director: &DirectorView) -> Row {
             _ => director.why.clone(),
         },
         behind: behind(director),
+        conditions: director.conditions.clone(),
         neighbors: others.iter().map(|n| neighbor(view, director, n)).collect(),
         two_way: two_way.len(),
         vip_summary: many.then(|| {

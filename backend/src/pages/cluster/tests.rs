@@ -1,6 +1,7 @@
 //! The page as it reads, from what the controller knows.
 
 use isopath_api::ids::NeighborState;
+use isopath_api::observed::Condition;
 use isopath_api::view::{ClusterView, State};
 
 use super::topology::Topology;
@@ -89,6 +90,23 @@ fn a_director_s_row_has_its_neighbour_its_vip_and_its_button() {
     assert!(
         html.contains(r#"href="/clusters/edge-fra/directors/d1/drain""#),
         "{html}"
+    );
+}
+
+#[test]
+fn what_withdraws_nothing_stands_beside_the_director_with_its_remedy() {
+    let mut view = fixture::healthy();
+    view.directors[0].conditions = vec![Condition {
+        code: "tun-mtu".to_owned(),
+        text: "a tunnel over eth1 (MTU 1500) carries packets of 1480 bytes".to_owned(),
+        remedy: "clamp the MSS to 1440 on the real servers".to_owned(),
+        since: view.as_of,
+    }];
+    let html = section(&view, "directors");
+    reads(
+        &html,
+        "Up a tunnel over eth1 (MTU 1500) carries packets of 1480 bytes. \
+         clamp the MSS to 1440 on the real servers.",
     );
 }
 
