@@ -1,7 +1,7 @@
 //! `isopath-agent`: the director's daemon beside the speaker.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -73,6 +73,20 @@ fn main() -> ExitCode {
     }
 }
 
+/// Says what works but is unwise, each with its place, beside what was asked for.
+fn warn(config: &Path, file: &DirectorFile) -> anyhow::Result<()> {
+    let warnings = file.warnings();
+    if warnings.is_empty() {
+        return Ok(());
+    }
+    let name = config.display().to_string();
+    let text = std::fs::read_to_string(config).with_context(|| format!("cannot read {name}"))?;
+    for warning in warnings {
+        eprintln!("{}", warning.in_toml(&name, &text));
+    }
+    Ok(())
+}
+
 fn director(command: Director) -> ExitCode {
     let (Director::Run { config, .. } | Director::Check { config, .. }) = &command;
     let (file, sections) = match read_sections(config) {
@@ -83,8 +97,14 @@ fn director(command: Director) -> ExitCode {
         }
     };
     let result = match command {
-        Director::Check { plan: false, .. } => print(&summary(&file)),
-        Director::Check { json, .. } => plan(&file, json),
+        Director::Check {
+            config,
+            plan: false,
+            ..
+        } => warn(&config, &file).and_then(|()| print(&summary(&file))),
+        Director::Check { config, json, .. } => {
+            warn(&config, &file).and_then(|()| plan(&file, json))
+        }
         Director::Run { config, no_speaker } => start(
             file,
             Options {

@@ -88,15 +88,7 @@ pub fn parse_toml<T: DeserializeOwned>(
     text: &str,
     validate: impl FnOnce(&T) -> Vec<Fault>,
 ) -> Result<T, FileFaults> {
-    let at = |offset: usize, message: String| {
-        let (line, column) = line_column(text, offset);
-        FileFault {
-            file: file.to_owned(),
-            line,
-            column,
-            message,
-        }
-    };
+    let at = |offset: usize, message: String| at_offset(file, text, offset, message);
     let value: T = toml::from_str(text).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
         FileFaults(vec![at(offset, error.message().to_owned())])
@@ -110,6 +102,21 @@ pub fn parse_toml<T: DeserializeOwned>(
         .map(|fault| at(offset_of(text, &fault.pointer), fault.message))
         .collect();
     Err(FileFaults(located))
+}
+
+/// A message about what stands at a JSON pointer of a TOML document that could be read.
+pub fn in_toml(file: &str, text: &str, pointer: &str, message: String) -> FileFault {
+    at_offset(file, text, offset_of(text, pointer), message)
+}
+
+fn at_offset(file: &str, text: &str, offset: usize, message: String) -> FileFault {
+    let (line, column) = line_column(text, offset);
+    FileFault {
+        file: file.to_owned(),
+        line,
+        column,
+        message,
+    }
 }
 
 /// Reads a JSON document and then lets `validate` look at the whole of it.

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fault::{self, FileFault};
+
 use super::{
     CheckKind, Declaration, Forwarding, Profile, Scheduler, SchedulerFlag, ServiceSpec, VipSpec,
 };
@@ -17,6 +19,14 @@ pub struct Warning {
     pub at: String,
     /// What happens because of it, and what would be better.
     pub text: String,
+}
+
+impl Warning {
+    /// The warning at its line of the TOML document that declares it.
+    pub fn in_toml(&self, file: &str, text: &str) -> FileFault {
+        let message = format!("warning: {}: {}", self.code, self.text);
+        fault::in_toml(file, text, &self.at, message)
+    }
 }
 
 /// The name of a [`Warning`].

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use isopath_api::declare::Declaration;
+use isopath_api::declare::{Declaration, Warning};
 use isopath_api::fault::parse_toml;
 use isopath_api::ids::ClusterName;
 use isopath_api::view::{Applied, RevisionView};
@@ -13,9 +13,10 @@ use super::{print, print_json};
 use crate::args::Args;
 use crate::controller::Controller;
 use crate::failure::Failure;
+use crate::table::printable;
 
 pub(super) fn apply(args: &Args, file: &Path, dry_run: bool, reason: &str) -> Result<(), Failure> {
-    let declaration = read(file)?;
+    let (declaration, text) = read(file)?;
     let controller = Controller::new(&args.target)?;
     let name = cluster_of(args, &controller, &declaration)?;
     let path = format!(
@@ -26,6 +27,7 @@ pub(super) fn apply(args: &Args, file: &Path, dry_run: bool, reason: &str) -> Re
     if args.json {
         return print_json("isopath.apply/1", "applied", &applied);
     }
+    print(&warnings(file, &text, &applied.warnings))?;
     print(&summary(&applied))
 }
 
@@ -57,7 +59,7 @@ fn summary(applied: &Applied) -> String {
 }
 
 pub(super) fn diff(args: &Args, file: &Path) -> Result<(), Failure> {
-    let declaration = read(file)?;
+    let (declaration, source) = read(file)?;
     let controller = Controller::new(&args.target)?;
     let name = cluster_of(args, &controller, &declaration)?;
     let declared = declared(&controller, &name)?;
@@ -67,7 +69,7 @@ pub(super) fn diff(args: &Args, file: &Path) -> Result<(), Failure> {
     if args.json {
         return print_json("isopath.diff/1", "changes", &changes);
     }
-    let mut text = String::new();
+    let mut text = warnings(file, &source, &declaration.warnings());
     for change in &changes {
         text.push_str(&format!("{change}\n"));
     }
@@ -92,12 +94,22 @@ fn declared(controller: &Controller, name: &ClusterName) -> Result<Value, Failur
     Ok(serde_json::to_value(revision.declaration).expect("declarations are plain data"))
 }
 
-fn read(file: &Path) -> Result<Declaration, Failure> {
+/// What is unwise, each with its place in the file, as refusals have it.
+fn warnings(file: &Path, text: &str, warnings: &[Warning]) -> String {
+    let file = file.display().to_string();
+    let line =
+        |warning: &Warning| format!("{}\n", printable(&warning.in_toml(&file, text).to_string()));
+    warnings.iter().map(line).collect()
+}
+
+fn read(file: &Path) -> Result<(Declaration, String), Failure> {
     let text = std::fs::read_to_string(file).map_err(|source| Failure::Read {
         path: file.to_owned(),
         source,
     })?;
-    parse_toml(&file.display().to_string(), &text, Declaration::validate).map_err(Failure::File)
+    let name = file.display().to_string();
+    let declaration = parse_toml(&name, &text, Declaration::validate).map_err(Failure::File)?;
+    Ok((declaration, text))
 }
 
 /// The cluster that the command line names, else the one that the file names.
@@ -246,6 +258,21 @@ mod tests {
             [
                 r#"+ /service/tcp:10.99.0.1:80/real_server/10.1.0.10: {"address":"10.1.0.10","weight":1}"#
             ]
+        );
+    }
+
+    #[test]
+    fn a_warning_stands_at_its_line() {
+        let text = "[[director]]\nname = \"d1\"\nrouter_id = \"10.0.1.2\"\n\
+                    [[vip]]\naddress = \"10.99.0.1\"\n\
+                    [[service]]\nvip = \"10.99.0.1\"\nprotocol = \"tcp\"\nport = 80\n\
+                    flags = [\"mh-port\"]\ncheck = { type = \"tcp\" }\n\
+                    [[service.real_server]]\naddress = \"10.1.0.11\"\n";
+        let declaration = parse_toml("edge.toml", text, Declaration::validate).unwrap();
+        let shown = warnings(Path::new("edge.toml"), text, &declaration.warnings());
+        assert!(
+            shown.starts_with("edge.toml:10:9: warning: mh-without-fallback: tcp:10.99.0.1:80: "),
+            "{shown}"
         );
     }
 

@@ -89,6 +89,15 @@ fn cluster_text(view: &ClusterView) -> String {
         )
         .expect("a String takes all writes");
     }
+    for warning in &view.warnings {
+        writeln!(
+            text,
+            "warning {}: {}",
+            warning.code,
+            printable(&warning.text)
+        )
+        .expect("a String takes all writes");
+    }
     text.push('\n');
     text.push_str(&directors(view));
     for director in &view.directors {
@@ -183,7 +192,8 @@ fn vips(view: &ClusterView) -> String {
 
 /// Each switch with its number of next hops: `sw1 4/4 sw2 3/4`.
 fn widths(vip: &VipView) -> String {
-    let wanted = vip.wanted.len();
+    // Backups have no part in it.
+    let wanted = vip.lowest.len();
     let seen = vip.widths.iter();
     let seen = seen.map(|seen| format!("{} {}/{wanted}", seen.switch_name(), seen.width));
     let seen: Vec<String> = seen.collect();
