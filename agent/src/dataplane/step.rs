@@ -208,6 +208,12 @@ impl Step {
     /// there, nothing is removed from under what stays, and a real server goes on serving when
     /// none could be added in its place.
     fn hindered_by(&self) -> impl Iterator<Item = Obstacle> {
+        // The order cannot be had without the real server that is missing in it.
+        let third = if let Self::ReinsertRealServer(id, _) = self {
+            Some(Obstacle::NoReplacement(*id))
+        } else {
+            None
+        };
         let second = match self {
             Self::AddVip { interface, .. } => {
                 Some(Obstacle::Subject(Subject::Interface(interface.clone())))
@@ -234,7 +240,9 @@ impl Step {
             | Self::ReleaseConnections
             | Self::DeleteRealServer(..) => None,
         };
-        std::iter::once(Obstacle::Subject(self.subject())).chain(second)
+        std::iter::once(Obstacle::Subject(self.subject()))
+            .chain(second)
+            .chain(third)
     }
 
     /// Which VIPs the step holds back.
@@ -269,8 +277,8 @@ impl Step {
             Self::AddService(..)
             | Self::SetService(..)
             | Self::AddRealServer(..)
-            | Self::ReinsertRealServer(..)
             | Self::SetRealServer(..) => Some(Rank::BringUp),
+            Self::ReinsertRealServer(..) => Some(Rank::Reinsert),
             Self::QuiesceRealServer(..) => Some(Rank::Quiesce),
             Self::DeleteRealServer(..) => Some(Rank::DeleteRealServers),
             Self::DeleteService(_) => Some(Rank::DeleteServices),
@@ -336,6 +344,7 @@ impl Undone {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rank {
     BringUp,
+    Reinsert,
     Quiesce,
     DeleteRealServers,
     DeleteServices,
