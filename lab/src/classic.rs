@@ -56,9 +56,11 @@ pub fn example(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples")).join(name)
 }
 
-fn read_example(name: &str) -> Result<String> {
-    let path = example(name);
-    fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+/// The path and the text of an example's file.
+pub(crate) fn read_example(name: &str) -> Result<(String, String)> {
+    let path = example(name).display().to_string();
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    Ok((path, text))
 }
 
 /// The network; everything of it goes when it is dropped.
@@ -99,7 +101,7 @@ impl Classic {
         switch.ip(bridge("lan", SWITCH))?;
         let client = wire_client(registry, &switch).context("wiring the client")?;
         let directory = directory(registry, "switch")?;
-        let config = read_example("switch/frr.conf")?;
+        let (_, config) = read_example("switch/frr.conf")?;
         Ok(Self {
             switch: Switch::with_frr_file(switch, directory, slowed(&config)),
             client,
@@ -248,7 +250,8 @@ impl Host {
         let path = self
             .directory
             .join(name.with_context(|| format!("{example:?} names no file"))?);
-        let text = with_paths(&slowed(&read_example(example)?), &self.directory);
+        let (_, text) = read_example(example)?;
+        let text = with_paths(&slowed(&text), &self.directory);
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
         Ok(path)
     }

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use isopath_api::declare::{
     Announce, CheckKind, CheckSpec, Declaration, DirectorSpec, LvsSpec, RealServerSpec, Require,
     ServiceSpec, SwitchSpec, VipSpec,
@@ -19,7 +18,7 @@ use crate::director::{Director, Source};
 use crate::plan;
 use crate::real_server::CHECK_PATH;
 use crate::topology::{Lab, Spec};
-use crate::wait::scaled;
+use crate::wait::{scaled, slowness};
 
 /// How long a cluster may take from the start of its daemons to its routes: on a broadcast
 /// segment the wait for the designated router alone takes the dead interval.
@@ -57,15 +56,13 @@ pub fn declaration(spec: &Spec, quorum: u16) -> Declaration {
     }
 }
 
-/// The cluster of `deploy/examples/ospf-cluster`, under the name that a lab's tokens are for. Its
-/// addresses are those of a lab with four directors and three real servers.
-///
-/// # Errors
-/// The example cannot be read, or is not valid.
-pub fn example() -> Result<Declaration> {
-    let path = classic::example("ospf-cluster/cluster.toml");
-    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let mut declared = parse_toml(&path.display().to_string(), &text, Declaration::validate)?;
+/// Makes the text of a director's file.
+type DirectorFile<'a> = dyn Fn(&Director, &Source) -> Result<String> + Sync + 'a;
+
+/// The example's declaration, under the name that a lab's tokens are for.
+fn example() -> Result<Declaration> {
+    let (name, text) = classic::read_example("ospf-cluster/cluster.toml")?;
+    let mut declared = parse_toml(&name, &text, Declaration::validate)?;
     declared.cluster = Some(CLUSTER.parse().expect("the constant is a name"));
     for service in &mut declared.service {
         // As for a lab's own: an answer that is merely slow is no failure.
@@ -73,6 +70,40 @@ pub fn example() -> Result<Declaration> {
         service.check.interval = service.check.interval.max(service.check.timeout);
     }
     Ok(declared)
+}
+
+/// The example's file of d1 as this director's: its page says what is different in the others',
+/// and the lab has paths, a token and, on a slow machine, patience of its own.
+fn example_file(director: &Director, source: &Source) -> Result<String> {
+    let Source::Controller {
+        cluster,
+        token_file,
+    } = source
+    else {
+        bail!("a director of the example belongs to a controller");
+    };
+    let (name, mut text) = classic::read_example("ospf-cluster/d1.toml")?;
+    let mut replace = |from: &str, to: String| -> Result<()> {
+        ensure!(text.contains(from), "{name} does not have {from:?}");
+        text = text.replace(from, &to);
+        Ok(())
+    };
+    let directory = director.directory().display();
+    replace("\"d1\"", format!("\"{}\"", director.name))?;
+    replace("\"10.0.1.2\"", format!("\"{}\"", director.router_id))?;
+    replace("/var/lib/isopath", format!("{directory}/state"))?;
+    replace("/run/isopath", directory.to_string())?;
+    replace("\"edge\"", format!("\"{cluster}\""))?;
+    replace("/etc/isopath/agent.token", token_file.display().to_string())?;
+    if slowness() > 1.0 {
+        replace(
+            "dead_interval = \"4s\"",
+            "dead_interval = \"20s\"".to_owned(),
+        )?;
+        replace("\"50ms\"", "\"1s\"".to_owned())?;
+        replace("agent_hold = \"10s\"", "agent_hold = \"50s\"".to_owned())?;
+    }
+    Ok(text)
 }
 
 fn check() -> CheckSpec {
@@ -101,16 +132,24 @@ impl Lab {
     /// Something does not start, or the routes do not come in time.
     pub fn start(&mut self, quorum: u16, progress: &mut dyn FnMut(&dyn Display)) -> Result<()> {
         let declaration = declaration(&self.spec, quorum);
-        self.start_declared(&declaration, progress)
+        let file = |director: &Director, source: &Source| Ok(director.config(source));
+        self.start_with(&declaration, &file, progress)
     }
 
-    /// The same with a declaration of somebody else's for this lab's machines.
+    /// The same with the files of `deploy/examples/ospf-cluster`, whose addresses are those of a
+    /// lab with four directors and three real servers.
     ///
     /// # Errors
-    /// Something does not start, or the routes do not come in time.
-    pub fn start_declared(
+    /// An example cannot be read or is not valid, something does not start, or the routes do not
+    /// come in time.
+    pub fn start_example(&mut self, progress: &mut dyn FnMut(&dyn Display)) -> Result<()> {
+        self.start_with(&example()?, &example_file, progress)
+    }
+
+    fn start_with(
         &mut self,
         declaration: &Declaration,
+        file: &DirectorFile<'_>,
         progress: &mut dyn FnMut(&dyn Display),
     ) -> Result<()> {
         progress(&format_args!(
@@ -136,7 +175,7 @@ impl Lab {
             "starting speaker and agent of {count} directors"
         ));
         let source = self.source()?;
-        start_directors(&mut self.directors, &source)?;
+        start_directors(&mut self.directors, &|director| file(director, &source))?;
         progress(&"waiting for the routes");
         self.wait_for_full_width()?;
         progress(&"the switch has all routes");
@@ -179,11 +218,14 @@ impl Lab {
     }
 }
 
-/// Starts the daemons of all directors at the same time.
-fn start_directors(directors: &mut [Director], source: &Source) -> Result<()> {
+/// Starts the daemons of all directors at the same time, each with its file.
+fn start_directors(
+    directors: &mut [Director],
+    file: &(dyn Fn(&Director) -> Result<String> + Sync),
+) -> Result<()> {
     std::thread::scope(|scope| {
         let start = |director: &mut Director| -> Result<()> {
-            director.write_config(&director.config(source))?;
+            director.write_config(&file(director)?)?;
             director.start_speaker()?;
             director.start_agent()
         };

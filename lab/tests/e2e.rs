@@ -1,5 +1,5 @@
 //! The whole way of a request through a real IPVS, and what a failure costs the client: on the
-//! cluster that `deploy/examples/ospf-cluster` declares.
+//! cluster of `deploy/examples/ospf-cluster`.
 //!
 //! It needs a kernel with IPVS: `scripts/test-ipvs` runs it on this one or in a virtual machine.
 
@@ -11,7 +11,6 @@ use anyhow::{Context as _, Result, ensure};
 use isopath_api::config::Dataplane;
 use isopath_api::speaker::Owner;
 use isopath_api::view::DrainRequest;
-use isopath_lab::cluster;
 use isopath_lab::fetch::{Load, Tally};
 use isopath_lab::plan::VIP;
 use isopath_lab::report::say;
@@ -67,8 +66,7 @@ fn on(switch: SwitchKind) -> Result<()> {
 
 fn all_phases(lab: &mut Lab) -> Result<()> {
     let started = Instant::now();
-    let declared = cluster::example()?;
-    lab.start_declared(&declared, &mut |step| say(format_args!("e2e: {step}")))?;
+    lab.start_example(&mut |step| say(format_args!("e2e: {step}")))?;
     let (kind, up) = (lab.switch.kind(), started.elapsed());
     say(format_args!("e2e: {kind} up after {up:.0?}"));
     all_are_used(lab)?;
