@@ -2,7 +2,7 @@
 //!
 //! Modules, sysctls and the VIPs' own interface are the data plane's, which reports them. Here it
 //! is looked whether the uplinks and the real servers' interfaces carry packets, whether a
-//! tunnel's packets fit, and whether another host answers for a VIP in ARP. [`findings`] (pure)
+//! tunnel's packets fit, and whether another host answers for a VIP in ARP. `findings.rs` (pure)
 //! makes a [`Reason`](isopath_api::reason::Reason) of each; a task of its own looks, so that
 //! nothing waits for an answer that nobody gives.
 //!
