@@ -13,6 +13,7 @@ use crate::declare::{
 };
 use crate::fault::{Fault, FileFaults, parse_toml};
 use crate::ids::{AreaId, ClusterName, DirectorName, RouterId};
+use crate::sections;
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -55,11 +56,19 @@ impl DirectorFile {
         text: &str,
         further: impl FnOnce(&Self) -> Vec<Fault>,
     ) -> Result<Self, FileFaults> {
-        parse_toml(file, text, |parsed: &Self| {
+        let validate = |parsed: &Self| {
             let mut faults = parsed.validate();
             faults.extend(further(parsed));
             faults
-        })
+        };
+        match sections::parse(text) {
+            None => parse_toml(file, text, validate),
+            Some(parsed) => match validate(&parsed) {
+                faults if faults.is_empty() => Ok(parsed),
+                // Only the whole of it says where they are.
+                faults => parse_toml(file, text, |_: &Self| faults),
+            },
+        }
     }
 
     /// The settings that all services of this director share. Its own file does not know of other

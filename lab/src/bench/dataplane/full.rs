@@ -126,7 +126,9 @@ impl Collected {
                 Ok(Probe::when(holds(&now), now, || format!("{now:?}")))
             })
         };
-        let before = ask()?;
+        // The reconcile of the last change may not have ended; after one without a change it has.
+        let first = ask()?;
+        let before = until("a reconcile", &|now| now.unchanged.0 > first.unchanged.0)?;
         let quiet = until("two reconciles", &|now| {
             now.unchanged.0 >= before.unchanged.0 + 2.0
         })?;
