@@ -21,12 +21,14 @@ use isopath_agent::dataplane::{
 use isopath_api::config;
 use isopath_api::config::DirectorFile;
 use isopath_api::declare::{
-    DrainLimit, Forwarding, Lvs, Persistence, Scheduler, SchedulerFlag, Tunnel, TunnelChecksum,
-    TunnelKind,
+    DrainLimit, Forwarding, Lvs, Persistence, Scheduler, SchedulerFlag, ServiceSpec, Tunnel,
+    TunnelChecksum, TunnelKind,
 };
+use isopath_api::digest;
 use isopath_api::ids::{RealServerId, ServiceId, Vip};
 use isopath_api::reason::Reason;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -737,4 +739,73 @@ address = "10.1.0.11"
     let expected = "1. change real server of tcp:10.99.0.1:80 to 10.1.0.11:80 (weight 1, direct \
                     route)\n";
     assert_eq!(plan(), expected);
+}
+
+/// What the controller expects of this kernel, it has: whatever the form, whatever happened.
+#[tokio::test]
+async fn the_kernel_s_digests_are_those_that_follow_from_the_declaration() {
+    let Some(director) = Director::enter("digests") else {
+        return;
+    };
+    let servers = json!([
+        { "address": "10.1.0.12" }, { "address": "10.1.0.11" }, { "address": "10.1.0.13" },
+    ]);
+    let forms = json!([
+        { "port": 80, "protocol": "tcp" },
+        { "port": 81, "protocol": "tcp", "scheduler": "wlc",
+          "persistence": { "timeout": "50s", "netmask": "24" } },
+        { "port": 82, "protocol": "udp", "forwarding": "tun",
+          "tunnel": { "type": "gue", "port": 5555, "checksum": "csum" } },
+        { "port": 83, "protocol": "sctp", "scheduler": "sh", "flags": ["sh-port"] },
+        { "fwmark": 7, "forwarding": "nat", "scheduler": "rr" },
+        { "port": 84, "protocol": "tcp", "real_server": [
+            { "address": "10.1.0.11", "weight": 2, "upper_threshold": 9 },
+            { "address": "10.1.0.12", "weight": 0 },
+        ] },
+    ]);
+    let specs: Vec<ServiceSpec> = forms
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|form| {
+            let mut spec = json!({
+                "vip": "10.99.0.1", "check": { "type": "none" }, "real_server": servers,
+            });
+            for (key, value) in form.as_object().unwrap() {
+                spec[key] = value.clone();
+            }
+            serde_json::from_value(spec).unwrap()
+        })
+        .collect();
+    let of = |effective: fn(RealServerId, u16) -> u16| {
+        let services = specs.iter().map(|spec| ServiceWanted::of(spec, effective));
+        wanted(services.collect())
+    };
+    let expected = digest::expected(&specs, &Lvs::default());
+    let one_is_dead: fn(RealServerId, u16) -> u16 = |id, weight| match id.0.ip().octets() {
+        [.., 12] => 0,
+        _ => weight,
+    };
+    // Dead from the start, alive, by an agent that was started again, and dead once more.
+    for (what, effective) in [
+        ("dead", one_is_dead),
+        ("alive", |_, weight| weight),
+        ("dead again", one_is_dead),
+    ] {
+        let mut dataplane = director.dataplane();
+        let report = dataplane.reconcile(&of(effective)).await;
+        assert_ready(&report);
+        assert_eq!(report.digests, expected, "{what}");
+    }
+    let mut dataplane = director.dataplane();
+    let mut fewer = of(|_, weight| weight);
+    Arc::make_mut(fewer.services.get_mut(&specs[0].id()).unwrap())
+        .real_servers
+        .pop();
+    let report = dataplane.reconcile(&fewer).await;
+    assert_ne!(
+        report.digests[&specs[0].id()],
+        expected[&specs[0].id()],
+        "a real server less is another digest"
+    );
 }
