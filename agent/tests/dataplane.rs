@@ -562,6 +562,21 @@ fn all_forms() -> Wanted {
     wanted
 }
 
+/// The damage that ipvsadm cannot do: it takes a tunnel's port for the service's.
+const TUNNEL: &str = "a tunnel of another kind";
+
+async fn lose_the_tunnel() {
+    let ipvs = isopath_ipvs::Ipvs::connect().await.unwrap();
+    let key = isopath_ipvs::ServiceKey::Mark {
+        family: isopath_ipvs::Family::V4,
+        mark: 7,
+    };
+    let address = "10.1.0.12:80".parse().unwrap();
+    let tunnel = isopath_ipvs::Forwarding::Tunnel;
+    let ipip = isopath_ipvs::DestinationSpec::new(address, tunnel, 2);
+    ipvs.set_destination(&key, &ipip).await.unwrap();
+}
+
 #[tokio::test]
 async fn every_form_is_programmed_adopted_and_repaired() {
     let Some(director) = Director::enter("forms") else {
@@ -602,10 +617,13 @@ async fn every_form_is_programmed_adopted_and_repaired() {
         "ipvsadm --set 100 10 10",
         "ipvsadm -E -f 7 -s rr",
         "ipvsadm -E --sctp-service 10.99.1.1:2905 -s wlc -p 60",
-        "ipvsadm -e -t 10.99.1.1:1 -r 10.1.0.11:80 -g -w 1 -x 5",
-        "ipvsadm -e -f 7 -r 10.1.0.12:80 -i -w 2 --tun-type ipip",
+        "ipvsadm -e -u 10.99.1.1:53 -r 10.1.0.11:80 -m -w 1 -x 5",
+        TUNNEL,
     ] {
-        run(damage);
+        match damage {
+            TUNNEL => lose_the_tunnel().await,
+            _ => drop(run(damage)),
+        }
         repaired += 1;
         let report = dataplane.reconcile(&all_forms()).await;
         assert_ready(&report);
