@@ -238,15 +238,7 @@ fn proxies(form: &mut Form<'_>, director: &mut LanDirector, webs: &mut [Web; 2])
     director.wait_for_weights(&[(lan(3), 1), (lan(4), 1)], SOON)?;
     classic.wait_for_next_hops(VIP, &[&director.host], SOON)?;
     form.step("l7: announced");
-    let answers: BTreeSet<String> = classic.ask(VIP, 8)?.into_iter().collect();
-    let wanted = [
-        ("app5", "web3"),
-        ("app5", "web4"),
-        ("app6", "web3"),
-        ("app6", "web4"),
-    ]
-    .map(|(application, web)| format!("{application} through {web} for {CLIENT}"));
-    ensure!(answers == wanted.into(), "{answers:?}");
+    all_pairs(classic)?;
 
     for index in 0..2 {
         let other = format!("{} through", hosts[1 - index].name());
@@ -258,6 +250,8 @@ fn proxies(form: &mut Form<'_>, director: &mut LanDirector, webs: &mut [Web; 2])
             hosts[index].name()
         );
         applications.insert(index, start(&hosts[index])?);
+        // Each nginx leaves it alone for a while yet.
+        all_pairs(classic)?;
     }
     form.step("l7: each application was stopped");
     for index in 0..2 {
@@ -275,6 +269,23 @@ fn proxies(form: &mut Form<'_>, director: &mut LanDirector, webs: &mut [Web; 2])
     }
     form.step("l7: each nginx was stopped");
     Ok(())
+}
+
+/// Waits until both applications answer through both nginx.
+fn all_pairs(classic: &Classic) -> Result<()> {
+    let answer = |application, web| format!("{application} through {web} for {CLIENT}");
+    let wanted = [
+        answer("app5", "web3"),
+        answer("app5", "web4"),
+        answer("app6", "web3"),
+        answer("app6", "web4"),
+    ];
+    wait::until("answers through all four pairs", SOON, || {
+        let answers: BTreeSet<String> = classic.ask(VIP, 8)?.into_iter().collect();
+        Ok(Probe::when(answers == wanted.clone().into(), (), || {
+            format!("{answers:?}")
+        }))
+    })
 }
 
 /// The primary and the backup of one VIP, and then each of one VIP of two.
