@@ -137,6 +137,45 @@ test("a report changes the page without loading it again", async () => {
   await close();
 });
 
+test("a director that would send clients elsewhere is told of, with since when", async () => {
+  const { page, close } = await visit(PAGE);
+  await page.locator("#services .meta").getByText("same placement on d1, d2, d3 and d4").waitFor();
+  fleet.director("d3").digest = "010000000000000000";
+  const problem = page.locator("#problems li", { hasText: "placement on director d3" });
+  await problem.locator(".since time").waitFor();
+  await problem.getByText("digest 010000000000000000, expected 01").waitFor();
+  await page.locator("#services .meta").getByText("another on d3").waitFor();
+  await row(page, "d3").getByText("Withdrawn", { exact: true }).waitFor();
+  await page.locator("#events").getByText("differs: it would send clients").waitFor();
+  await page.screenshot({ path: join(SHOTS, "differs-light-1280.png"), fullPage: true });
+
+  fleet.director("d3").digest = null;
+  await problem.waitFor({ state: "detached" });
+  await page.locator("#events").getByText("differs no more").waitFor();
+  await close();
+});
+
+test("an unwise declaration is a list of names until it is none", async () => {
+  const { page, close } = await visit(PAGE);
+  const put = (change) => {
+    const declared = declaration(DIRECTORS, SERVERS);
+    change(declared.service[0]);
+    return controller.api("operator")("PUT", `/api/v1/clusters/${CLUSTER}`, declared);
+  };
+  const warnings = page.locator("#warnings");
+  assert.equal(await warnings.isVisible(), false, "there is nothing unwise");
+  await put((service) => (service.real_server[0].upper_threshold = 1000));
+  await warnings.getByText("thresholds-with-mh").waitFor();
+  await warnings.getByText("/service/0/real_server").waitFor();
+  await page.screenshot({ path: join(SHOTS, "unwise-light-1280.png"), fullPage: true });
+  await page.evaluate(AXE);
+  const found = await page.evaluate(() => globalThis.axe.run("#warnings"));
+  assert.deepEqual(found.violations.map((violation) => violation.id), []);
+  await put(() => {});
+  await warnings.waitFor({ state: "hidden" });
+  await close();
+});
+
 test("selected text is not touched while it is selected", async () => {
   const { page, close } = await visit(PAGE);
   await page.locator("#clock.live").waitFor();

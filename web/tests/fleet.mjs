@@ -40,6 +40,8 @@ export class Fleet {
       sequence: 0,
       // Addresses that this director's checks find down.
       down: new Set(),
+      // The digest that its kernel has in the place of the expected one.
+      digest: null,
       since: new Date(this.#started - 1_092_000).toISOString(),
     }));
   }
@@ -95,7 +97,7 @@ export class Fleet {
   }
 
   #announces(director) {
-    const active = director.desired?.admin_state === "active";
+    const active = director.desired?.admin_state === "active" && !director.digest;
     return active && this.servers.some((address) => !director.down.has(address));
   }
 
@@ -107,7 +109,11 @@ export class Fleet {
     director.sequence += 1;
     let reason = { code: "healthy" };
     if (desired.admin_state !== "active") reason = { code: "drained", text: desired.admin_reason };
-    else if (!announces) {
+    else if (director.digest) {
+      const service = `tcp:${VIP}:80`;
+      const expected = desired.digests[service];
+      reason = { code: "digest-mismatch", service, expected, found: director.digest };
+    } else if (!announces) {
       const service = `tcp:${VIP}:80`;
       reason = { code: "below-quorum", service, healthy, quorum: 1, of: this.servers.length };
     }
@@ -173,6 +179,7 @@ export class Fleet {
     return {
       service: `tcp:${VIP}:80`,
       stats: stats(301),
+      digest: director.digest ?? director.desired.digests[`tcp:${VIP}:80`],
       real_servers: this.servers.map((address) => {
         const ok = !director.down.has(address);
         return {
