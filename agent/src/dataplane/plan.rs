@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use isopath_api::declare::Scheduler;
 use isopath_api::digest::goes_by_order;
 use isopath_api::ids::{ServiceId, Vip};
-use isopath_ipvs::DestinationSpec;
+use isopath_ipvs::{DestinationSpec, ServiceFlags, ServiceSpec};
 
 use super::ledger::Ledger;
 use super::observed::{Observed, destination_spec, service_spec, timeouts};
@@ -155,7 +155,19 @@ impl Planner<'_> {
         if let Some(observed) = observed {
             spec.unknown.clone_from(&observed.spec.unknown);
         }
+        // `mh` builds its whole table anew for each real server that is added. A new service gets
+        // them without a scheduler, and then builds it once.
+        let mut filled = None;
         match observed {
+            None if wanted.scheduler == Scheduler::Mh && wanted.real_servers.len() > 1 => {
+                let without = ServiceSpec {
+                    scheduler: isopath_ipvs::Scheduler::from("none"),
+                    flags: ServiceFlags::NONE,
+                    ..spec.clone()
+                };
+                steps.push(Step::AddService(wanted.id, without));
+                filled = Some(Step::SetService(wanted.id, spec));
+            }
             None => steps.push(Step::AddService(wanted.id, spec)),
             Some(it) if it.spec != spec => steps.push(Step::SetService(wanted.id, spec)),
             Some(_) => {}
@@ -181,6 +193,7 @@ impl Planner<'_> {
         }
         let (stop, go): (Vec<_>, Vec<_>) = sets.into_iter().partition(|plan| ends_at_zero(plan));
         steps.extend(go.into_iter().chain(stop).flatten());
+        steps.extend(filled);
         let at_rest = steps.len() == before && gone.is_empty() && waiting.is_empty();
         self.quiesce(wanted.id, &waiting, leaving);
         let delete = |it: &&KernelRealServer| Step::DeleteRealServer(wanted.id, it.spec.address);

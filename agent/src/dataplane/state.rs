@@ -91,9 +91,10 @@ impl ServiceWanted {
 pub struct RealServerWanted {
     /// Its identity.
     pub id: RealServerId,
-    /// The weight that the scheduler's table shall have it with. `mh` builds its table from the last weight above 0 that it saw
-    /// (`ip_vs_mh.c`), so this decides the table also while the real server is dead: a
-    /// director that started in that time must not share its slots out for good.
+    /// The weight that the scheduler's table shall have it with. `mh` builds its table from the
+    /// last weight above 0 that it saw (`ip_vs_mh.c`), so this decides the table also while the
+    /// real server is dead: a director that started in that time must not share its slots out
+    /// for good.
     pub weight: u16,
     /// The connections at which it takes no new ones; 0 for no limit.
     pub upper_threshold: u32,
