@@ -4,7 +4,7 @@
 //!
 //! It needs a kernel with IPVS: `scripts/test-ipvs` runs it on this one or in a virtual machine.
 //! Each test has a network of its own and mostly waits, so that they run side by side:
-//! test-ipvs: --test-threads=3
+//! test-ipvs: --test-threads=4
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -123,51 +123,96 @@ fn two_webs(classic: &Classic) -> Result<[Web; 2]> {
 const PLAIN_SITE: &str = "real-server/site.conf";
 const L7_SITE: &str = "l7/site.conf";
 
-/// The three forms of one director in front of two web servers, and the one where those are
-/// proxies themselves.
 #[test]
-fn one_director_forwards_directly_through_a_tunnel_by_nat_and_to_proxies() -> Result<()> {
-    form("forms-one", |form| {
-        form.classic.switch.start()?;
-        let mut webs = two_webs(form.classic)?;
-        let mut director = LanDirector::new(form.classic.host("d1", 8)?);
-        form.step("switch and nginx run");
-        for (folder, method, real_server) in [
-            ("one-director", "-g", "real-server/dr.toml"),
-            ("tun", "-i", "real-server/tun.toml"),
-            ("nat", "-m", "real-server/nat.toml"),
-        ] {
-            let nat = folder == "nat";
-            for web in &webs {
-                web.host
-                    .set_gateway(if nat { director.host.address() } else { SWITCH })?;
-                web.up(real_server)?;
-            }
-            one_director(form, &mut director, &mut webs, folder)
+fn one_director_forwards_directly_and_through_a_tunnel() -> Result<()> {
+    form("forms-dr-tun", |form| {
+        let (mut director, mut webs) = one_director_and_webs(form)?;
+        for (folder, method) in [("one-director", Method::Dr), ("tun", Method::Tun)] {
+            one_director(form, &mut director, &mut webs, folder, method)
                 .with_context(|| folder.to_owned())?;
-            let table = ipvsadm(&director.host)?;
-            let methods = table.iter().filter(|it| it.starts_with("-a "));
-            ensure!(
-                methods.clone().count() == 2 && methods.clone().all(|it| it.contains(method)),
-                "{folder}: not every real server has {method}: {table:?}"
-            );
-            ensure!(
-                table.contains(&format!("-A -t {VIP}:80 -s rr")),
-                "{folder}: {table:?}"
-            );
-            director.stop()?;
-            form.classic.wait_for_next_hops(VIP, &[], SOON)?;
-            for web in &webs {
-                web.real_server("down", real_server)?;
-                web.host.set_gateway(SWITCH)?;
-            }
         }
+        Ok(())
+    })
+}
+
+#[test]
+fn one_director_forwards_by_nat_and_to_proxies() -> Result<()> {
+    form("forms-nat-l7", |form| {
+        let (mut director, mut webs) = one_director_and_webs(form)?;
+        one_director(form, &mut director, &mut webs, "nat", Method::Nat).context("nat")?;
         proxies(form, &mut director, &mut webs).context("l7")
     })
 }
 
-/// Requests alternate, one real server is enough, and without any the VIP is withdrawn.
+fn one_director_and_webs(form: &mut Form<'_>) -> Result<(LanDirector, [Web; 2])> {
+    form.classic.switch.start()?;
+    let webs = two_webs(form.classic)?;
+    form.step("switch and nginx run");
+    Ok((LanDirector::new(form.classic.host("d1", 8)?), webs))
+}
+
+/// How a director forwards.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Method {
+    Dr,
+    Tun,
+    Nat,
+}
+
+impl Method {
+    fn real_server(self) -> &'static str {
+        match self {
+            Self::Dr => "real-server/dr.toml",
+            Self::Tun => "real-server/tun.toml",
+            Self::Nat => "real-server/nat.toml",
+        }
+    }
+
+    /// The option of ipvsadm.
+    fn option(self) -> &'static str {
+        match self {
+            Self::Dr => "-g",
+            Self::Tun => "-i",
+            Self::Nat => "-m",
+        }
+    }
+}
+
+/// Brings the form up, checks it, and takes it down again.
 fn one_director(
+    form: &mut Form<'_>,
+    director: &mut LanDirector,
+    webs: &mut [Web; 2],
+    folder: &str,
+    method: Method,
+) -> Result<()> {
+    for web in &*webs {
+        if method == Method::Nat {
+            web.host.set_gateway(director.host.address())?;
+        }
+        web.up(method.real_server())?;
+    }
+    balances(form, director, webs, folder)?;
+    let table = ipvsadm(&director.host)?;
+    let servers: Vec<_> = table.iter().filter(|it| it.starts_with("-a ")).collect();
+    ensure!(
+        servers.len() == 2 && servers.iter().all(|it| it.contains(method.option())),
+        "not every real server has {}: {table:?}",
+        method.option()
+    );
+    let service = format!("-A -t {VIP}:80 -s rr");
+    ensure!(table.contains(&service), "{service}: {table:?}");
+    director.stop()?;
+    form.classic.wait_for_next_hops(VIP, &[], SOON)?;
+    for web in &*webs {
+        web.real_server("down", method.real_server())?;
+        web.host.set_gateway(SWITCH)?;
+    }
+    Ok(())
+}
+
+/// Requests alternate, one real server is enough, and without any the VIP is withdrawn.
+fn balances(
     form: &mut Form<'_>,
     director: &mut LanDirector,
     webs: &mut [Web; 2],
