@@ -52,24 +52,44 @@ pub async fn run(
 ) {
     let mut reconciles = Reconciles::default();
     let mut steps = 0;
+    let mut put_off = false;
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         // Both arms are cancel-safe: `changed` marks a value as seen only when it completes,
         // and a tick that is not taken stays.
-        let changed = tokio::select! {
+        let mut changed = tokio::select! {
             changed = wanted.changed() => {
                 if changed.is_err() { return }
                 true
             }
             _ = tick.tick() => false,
         };
-        let Some(next) = wanted.borrow_and_update().clone() else {
+        let Some(mut next) = wanted.borrow_and_update().clone() else {
             continue;
         };
+        let began = Instant::now();
+        // A change does not wait until all of a large kernel is read, but only once in a row:
+        // drift has to be found however often something changes. Dropping `look` is safe.
+        if !changed && !put_off {
+            tokio::select! {
+                biased;
+                again = wanted.changed() => {
+                    if again.is_err() { return }
+                    let Some(newer) = wanted.borrow_and_update().clone() else {
+                        continue;
+                    };
+                    next = newer;
+                    changed = true;
+                    put_off = true;
+                }
+                () = dataplane.look(&next.wanted) => {}
+            }
+        } else if !changed {
+            put_off = false;
+        }
         // No time limit is over all of it: a large set takes as long as it takes, and each call
         // of the kernel has a limit of its own.
-        let began = Instant::now();
         let report = if changed {
             dataplane.change(&next.wanted).await
         } else {

@@ -148,9 +148,22 @@ impl Ipvs {
     /// # Errors
     /// See [`Cause`].
     pub async fn tables(&self) -> Result<Vec<(Service, Vec<Destination>)>, Error> {
+        let services = self.services().await?;
+        self.tables_of(services).await
+    }
+
+    /// Reads the destinations of these services, as [`Ipvs::destinations`] does for one. Who
+    /// reads a large table in several such calls lets other calls in between, and holds no more
+    /// than a part of it at a time.
+    ///
+    /// # Errors
+    /// See [`Cause`].
+    pub async fn tables_of(
+        &self,
+        services: Vec<Service>,
+    ) -> Result<Vec<(Service, Vec<Destination>)>, Error> {
         let family = self.family;
         let read = move |socket: &mut Socket| {
-            let services = services(socket, family)?;
             let mut tables = Vec::with_capacity(services.len());
             let mut request = Requests::default();
             let mut expected = 0;

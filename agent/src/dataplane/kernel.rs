@@ -22,6 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How many changes go into one call: the time that [`PATIENCE`] is about stays short.
 const CHANGES: usize = 128;
 
+/// How many services are read in one call. Between two of them the reading can be given up for
+/// something more urgent, and no more of what is read exists twice.
+const AT_ONCE: usize = 32;
+
 /// From how many services on it is as fast to read all of them as to read them one by one.
 const MANY: usize = 100;
 
@@ -60,13 +64,16 @@ impl Kernel {
         let mut observed = Observed::default();
         self.observe_host(scope, &mut observed).await?;
         let known = |id: &ServiceId| before?.services.get(id);
-        let tables = timeout(PATIENCE, self.ipvs.tables()).await;
-        for (service, destinations) in tables.map_err(|_| DataplaneError::Silent)?? {
-            let Some(id) = service_id(&service.spec.key, &scope.marks) else {
-                continue;
-            };
-            let service = kernel_service(service, destinations);
-            observed.services.insert(id, same(known(&id), service));
+        let mut services = patiently(self.ipvs.services()).await??;
+        while !services.is_empty() {
+            let some = services.split_off(services.len().saturating_sub(AT_ONCE));
+            for (service, destinations) in patiently(self.ipvs.tables_of(some)).await?? {
+                let Some(id) = service_id(&service.spec.key, &scope.marks) else {
+                    continue;
+                };
+                let service = kernel_service(service, destinations);
+                observed.services.insert(id, same(known(&id), service));
+            }
         }
         Ok(observed)
     }

@@ -95,6 +95,14 @@ impl Dataplane {
         }
     }
 
+    /// Reads all of the kernel, which [`Self::reconcile`] does itself otherwise. Whoever has
+    /// something more urgent may drop the future.
+    pub async fn look(&mut self, wanted: &Wanted) {
+        if let Some(programmer) = &mut self.programmer {
+            programmer.look(wanted).await;
+        }
+    }
+
     /// Makes the kernel what is wanted of it, as far as it goes at once, and reports what it
     /// has. All of the kernel is read. To be called again and again: removals go on, and drift is
     /// found.

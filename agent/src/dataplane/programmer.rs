@@ -47,6 +47,8 @@ pub(super) struct Programmer {
     kernel: Option<Kernel>,
     /// What the kernel had, and when all of it was read.
     seen: Option<(Observed, Instant)>,
+    /// The same, read by [`Self::look`] for the reconcile that follows.
+    looked: Option<(Observed, Instant)>,
     at_rest: AtRest,
     quiesced: Quiesced,
     retries: Retries,
@@ -93,6 +95,7 @@ impl Programmer {
             unsaved: None,
             kernel: None,
             seen: None,
+            looked: None,
             at_rest: AtRest::default(),
             quiesced: Quiesced::new(),
             retries: Retries::default(),
@@ -132,6 +135,13 @@ impl Programmer {
         }
     }
 
+    /// Reads all of the kernel for a reconcile that follows at once, which reads it itself where
+    /// that fails. The future may be dropped: nothing has happened then.
+    pub(super) async fn look(&mut self, wanted: &Wanted) {
+        let observed = self.observe(wanted).await;
+        self.looked = observed.map(|observed| (observed, Instant::now())).ok();
+    }
+
     pub(super) async fn reconcile(&mut self, wanted: &Wanted, look: Look) -> Report {
         let limit = wanted.lvs.drain_limit.0;
         let mut result = self.rounds(wanted, look, limit).await;
@@ -161,11 +171,15 @@ impl Programmer {
         look: Look,
         drain_limit: Duration,
     ) -> Result<Outcome, DataplaneError> {
-        let seen = match look {
-            Look::Everything => None,
-            Look::Nothing => self.seen.take_if(|(_, at)| at.elapsed() < FRESH),
+        let looked = self.looked.take();
+        let (seen, read) = match look {
+            Look::Everything => (looked, true),
+            Look::Nothing => {
+                let seen = self.seen.take_if(|(_, at)| at.elapsed() < FRESH);
+                let read = seen.is_none();
+                (seen, read)
+            }
         };
-        let read = seen.is_none();
         let (mut observed, at) = match seen {
             Some(seen) => seen,
             None => (self.observe(wanted).await?, Instant::now()),
@@ -235,17 +249,26 @@ impl Programmer {
             Some(kernel) => kernel,
             None => Kernel::connect().await?,
         };
-        let before = self.seen.take();
-        let before = before.as_ref().map(|(observed, _)| observed);
-        let observed = kernel.observe(&self.scope(wanted), before).await?;
-        self.kernel = Some(kernel);
-        Ok(observed)
+        // It stays ours while it is being read: whoever drops the future leaves all as it was.
+        let kernel = self.kernel.insert(kernel);
+        let before = self.seen.as_ref().map(|(observed, _)| observed);
+        let scope = Self::scope_of(&self.ledger, &self.interface, wanted);
+        let observed = kernel.observe(&scope, before).await;
+        if observed.is_err() {
+            self.kernel = None;
+            self.seen = None;
+        }
+        observed
     }
 
     fn scope(&self, wanted: &Wanted) -> Scope {
-        let mut interfaces: BTreeSet<String> = self.ledger.interfaces.keys().cloned().collect();
-        interfaces.insert(self.interface.clone());
-        let ours = self.ledger.services.keys();
+        Self::scope_of(&self.ledger, &self.interface, wanted)
+    }
+
+    fn scope_of(ledger: &Ledger, interface: &str, wanted: &Wanted) -> Scope {
+        let mut interfaces: BTreeSet<String> = ledger.interfaces.keys().cloned().collect();
+        interfaces.insert(interface.to_owned());
+        let ours = ledger.services.keys();
         let marks = ours.chain(wanted.services.keys());
         let marks = marks.filter_map(|id| match id.packets {
             Packets::Marked(mark) => Some((mark, id.vip)),
