@@ -12,9 +12,9 @@ use isopath_agent::run::{Options, read_sections, run, summary};
 use isopath_api::config::DirectorFile;
 use tracing_subscriber::EnvFilter;
 
-/// The sets that a director reads and compares each second are large and short-lived. This
-/// allocator gives their pages back; glibc's keeps them, several times what is in use. Without huge
-/// pages, that is: one of 2 MiB stays for a few bytes of it.
+/// What a director reads and compares each second is large and short-lived, and glibc's allocator
+/// was seen to grow with each reread file (39.6 MB of PSS, 104 after five). Huge pages are off: with
+/// them 1,000 services of 20 real servers took 20.8 MiB where 11.3 do, no data plane counted.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -33,11 +33,10 @@
 //!
 //! # How fast it is
 //! [`Ipvs::apply`] sends many changes in one system call, and [`Ipvs::tables`] reads everything
-//! with three a service, which is what the kernel's interface allows. A service with `mh` is
-//! filled twenty times as fast as `none`, the scheduler that schedules nothing: the kernel builds
-//! the table anew for every destination that is added. So add the service with
-//! `Scheduler::from("none")`, add its destinations, and set its scheduler last; clients are let in
-//! when all is there.
+//! with three a service, which is what the kernel's interface allows. For a service with `mh` the
+//! kernel builds the table anew with every destination that is added. To have it built once, add
+//! the service with `Scheduler::from("none")`, which schedules nothing, add its destinations, and
+//! set its scheduler last; clients are let in when all is there.
 //!
 //! # What a newer kernel knows
 //! Attributes that this library does not know are kept in [`ServiceSpec::unknown`] and
