@@ -250,8 +250,11 @@ pub fn clean_dead() -> Result<Vec<String>> {
     Ok(cleaned)
 }
 
-/// Keeps other processes from cleaning up, or taking a name, at the same time.
-fn alone() -> Result<File> {
+/// Keeps other processes from cleaning up, or taking a name, until the file is closed.
+///
+/// # Errors
+/// The directory of all labs cannot be made or locked.
+pub fn alone() -> Result<File> {
     loop {
         fs::create_dir_all(ROOT).with_context(|| format!("making {ROOT}; a lab needs root"))?;
         let Ok(file) = File::open(ROOT) else {

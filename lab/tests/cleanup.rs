@@ -118,8 +118,9 @@ fn a_lab_for_another_test_to_end() -> Result<()> {
 /// The environment variable that makes the test above do its work: the name of its lab.
 const CHILD: &str = "ISOPATH_LAB_CHILD";
 
-/// Starts this program again with a lab called `name`, and waits until nginx runs in it.
-fn start(name: &str) -> Result<Child> {
+/// Starts this program again with a lab called `name`, and waits until nginx runs in it: that
+/// process, and nginx's id.
+fn start(name: &str) -> Result<(Child, String)> {
     let child = Command::new(std::env::current_exe()?)
         .args(["--exact", "a_lab_for_another_test_to_end"])
         .env(CHILD, name)
@@ -127,12 +128,15 @@ fn start(name: &str) -> Result<Child> {
         .stderr(Stdio::null())
         .spawn()?;
     let running = Path::new(registry::ROOT).join(name).join("rs1/nginx.pid");
-    wait::until("nginx in the lab of another process", SOON, || {
-        Ok(Probe::when(running.exists(), (), || {
+    let nginx = wait::until("nginx in the lab of another process", SOON, || {
+        // nginx makes the file before it writes its id there.
+        let id = std::fs::read_to_string(&running).unwrap_or_default();
+        let id = id.trim().to_owned();
+        Ok(Probe::when(!id.is_empty(), id, || {
             format!("{:?}", left(name))
         }))
     })?;
-    Ok(child)
+    Ok((child, nginx))
 }
 
 #[test]
@@ -140,7 +144,7 @@ fn an_interrupted_lab_is_gone() -> Result<()> {
     let Some(spec) = Spec::for_test("signal") else {
         return Ok(());
     };
-    let mut child = start(&spec.name)?;
+    let (mut child, _) = start(&spec.name)?;
     kill_process(Pid::from_child(&child), Signal::INT)?;
     let status = child.wait()?;
     ensure!(
@@ -160,20 +164,19 @@ fn a_lab_whose_process_was_killed_is_taken_down_afterwards() -> Result<()> {
     let Some(spec) = Spec::for_test("crash") else {
         return Ok(());
     };
-    let mut child = start(&spec.name)?;
-    let nginx = Path::new(registry::ROOT)
-        .join(&spec.name)
-        .join("rs1/nginx.pid");
-    let nginx = std::fs::read_to_string(nginx)?;
+    let (mut child, nginx) = start(&spec.name)?;
     // Of a process that has ended and that nobody has waited for, this link cannot be read.
-    let nginx = Path::new("/proc").join(nginx.trim()).join("exe");
+    let nginx = Path::new("/proc").join(nginx).join("exe");
+    // Any lab that starts removes those of dead processes, other tests' labs too: not before this
+    // one has been looked at.
+    let alone = registry::alone()?;
     child.kill()?;
     child.wait()?;
     ensure!(
-        nginx.exists(),
+        nginx.read_link().is_ok(),
         "nginx ended with the lab's process: the test proves nothing"
     );
-    // A lab that another test starts meanwhile may have found and removed it.
+    drop(alone);
     registry::take_down(&spec.name)?;
     ensure!(
         left(&spec.name).is_empty(),
