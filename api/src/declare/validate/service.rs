@@ -1,5 +1,6 @@
 //! The rules of services, their real servers and their checks.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::super::{
@@ -8,18 +9,22 @@ use super::super::{
 };
 use super::{WHOLE_SECONDS, whole_seconds};
 use crate::fault::Fault;
-use crate::ids::{Packets, Protocol};
+use crate::ids::{Packets, Protocol, Vip};
 
 /// Everything wrong with a list of services, located under `/service`.
 pub fn validate_services(vips: &[VipSpec], services: &[ServiceSpec]) -> Vec<Fault> {
     let mut faults = Vec::new();
+    let declared: HashSet<Vip> = vips.iter().map(|vip| vip.address).collect();
+    let mut first_of = HashMap::with_capacity(services.len());
+    let mut of_vip: HashMap<Vip, usize> = HashMap::new();
     for (index, service) in services.iter().enumerate() {
+        *of_vip.entry(service.vip).or_default() += 1;
         let at = |key: &str| format!("/service/{index}/{key}");
-        if !vips.iter().any(|vip| vip.address == service.vip) {
+        if !declared.contains(&service.vip) {
             let expected = "a VIP that a [[vip]] declares";
             faults.push(Fault::new(at("vip"), expected, service.vip));
         }
-        identity(&mut faults, index, service, &services[..index]);
+        identity(&mut faults, index, service, &mut first_of);
         flags(&mut faults, index, service);
         tunnel(&mut faults, index, service);
         if let Some(persistence) = service.persistence
@@ -40,8 +45,7 @@ pub fn validate_services(vips: &[VipSpec], services: &[ServiceSpec]) -> Vec<Faul
         check(&mut faults, index, service);
     }
     for (index, vip) in vips.iter().enumerate() {
-        let of_vip = |service: &&ServiceSpec| service.vip == vip.address;
-        let count = services.iter().filter(of_vip).count();
+        let count = of_vip.get(&vip.address).copied().unwrap_or(0);
         if vip.require.wanted(count) > count {
             faults.push(Fault::new(
                 format!("/vip/{index}/require"),
@@ -53,8 +57,17 @@ pub fn validate_services(vips: &[VipSpec], services: &[ServiceSpec]) -> Vec<Faul
     faults
 }
 
+/// What no two services share. The kernel knows a mark's service by its mark alone, whatever the
+/// VIP.
+type Shared = (Packets, Option<Vip>);
+
 /// A service has either a protocol and a port, or a mark, and shares it with no other.
-fn identity(faults: &mut Vec<Fault>, index: usize, service: &ServiceSpec, earlier: &[ServiceSpec]) {
+fn identity(
+    faults: &mut Vec<Fault>,
+    index: usize,
+    service: &ServiceSpec,
+    first_of: &mut HashMap<Shared, usize>,
+) {
     let at = |key: &str| format!("/service/{index}/{key}");
     match service.fwmark {
         Some(mark) => {
@@ -85,18 +98,19 @@ fn identity(faults: &mut Vec<Fault>, index: usize, service: &ServiceSpec, earlie
             }
         }
     }
-    // The kernel knows a mark's service by its mark alone, whatever the VIP.
-    let same = |other: &ServiceSpec| match (other.id().packets, service.id().packets) {
-        (Packets::Marked(one), Packets::Marked(two)) => one == two,
-        _ => other.id() == service.id(),
+    let id = service.id();
+    let shared = match id.packets {
+        Packets::Marked(_) => (id.packets, None),
+        Packets::To { .. } => (id.packets, Some(id.vip)),
     };
-    if let Some(first) = earlier.iter().position(same) {
+    let first = *first_of.entry(shared).or_insert(index);
+    if first != index {
         let key = if service.fwmark.is_some() {
             "fwmark"
         } else {
             "port"
         };
-        let found = format!("{} again, first declared at /service/{first}", service.id());
+        let found = format!("{id} again, first declared at /service/{first}");
         faults.push(Fault::new(at(key), "a service of its own", found));
     }
 }
@@ -172,14 +186,11 @@ fn tunnel(faults: &mut Vec<Fault>, index: usize, service: &ServiceSpec) {
 }
 
 fn real_servers(faults: &mut Vec<Fault>, index: usize, service: &ServiceSpec) {
+    let mut seen = HashSet::with_capacity(service.real_server.len());
     for (position, server) in service.real_server.iter().enumerate() {
         let at = |key: &str| format!("/service/{index}/real_server/{position}/{key}");
         let id = service.real_server_id(server);
-        let earlier = &service.real_server[..position];
-        if earlier
-            .iter()
-            .any(|other| service.real_server_id(other) == id)
-        {
+        if !seen.insert(id) {
             let expected = "a real server of its own";
             faults.push(Fault::new(at("address"), expected, format!("{id} again")));
         }
