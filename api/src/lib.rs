@@ -19,6 +19,7 @@ pub mod ids;
 pub mod interface;
 pub mod observed;
 pub mod paths;
+mod plain;
 pub mod problem;
 pub mod real_server;
 pub mod reason;

@@ -7,13 +7,16 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+use memchr::memmem;
 use serde::Deserialize;
 
 use crate::config::DirectorFile;
 use crate::declare::{ServiceSpec, validate_services};
+use crate::plain;
 
-/// The header of a service's section.
+/// The header of a service's section, and what is in it.
 const HEADER: &str = "[[service]]";
+const NAME: &str = "service";
 
 /// Files with fewer services than this are parsed whole: there is nothing to gain.
 const MANY: usize = 32;
@@ -104,12 +107,13 @@ fn hash(text: &str) -> u64 {
 /// Cuts a text at its services. In a text that is well-formed, a line that begins with the header
 /// is one, unless it stands within a string of several lines: a text with any of these is not cut.
 fn cut(text: &str) -> Option<Vec<&str>> {
-    if text.contains("\"\"\"") || text.contains("'''") {
+    let contains = |what: &str| memmem::find(text.as_bytes(), what.as_bytes()).is_some();
+    if contains("\"\"\"") || contains("'''") {
         return None;
     }
     let mut sections = Vec::new();
     let mut begin = 0;
-    for (found, _) in text.match_indices(HEADER) {
+    for found in memmem::find_iter(text.as_bytes(), HEADER) {
         let is_line = found == 0 || text.as_bytes()[found - 1] == b'\n';
         // An indented one, or one in a comment or a string, belongs to what is around it; where
         // that makes a section of two services, it is not taken.
@@ -123,6 +127,9 @@ fn cut(text: &str) -> Option<Vec<&str>> {
 }
 
 fn only_service(section: &str) -> Option<ServiceSpec> {
+    if let Ok(service) = plain::section(NAME, section) {
+        return Some(service);
+    }
     let mut section: Section = toml::from_str(section).ok()?;
     let service = section.service.pop()?;
     section.service.is_empty().then_some(service)
