@@ -19,12 +19,12 @@ use crate::declare::{
     Forwarding, Lvs, Netmask, Persistence, Profile, RealServerSpec, Scheduler, SchedulerFlag,
     ServiceSpec, Timeouts, Tunnel, TunnelChecksum,
 };
-use crate::ids::{ParseIdError, ServiceId, serde_as_text};
+use crate::ids::{Packets, ParseIdError, Protocol, ServiceId, serde_as_text};
 
 /// The version of what a digest is made of. It begins every digest, and digests of different
 /// versions say nothing about each other, so that a director of another release is not taken
 /// for one that differs. It rises with any change of [`Placement::digest`].
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The bytes of the hash that a digest keeps. Nobody forges them: 64 bits tell apart what differs
 /// by accident.
@@ -104,16 +104,43 @@ pub struct Slot {
 
 /// The sysctls that have a say where connections may come from another director, named as under
 /// `/proc/sys`, with their values.
-pub fn sysctls(profile: Profile) -> &'static [(&'static str, &'static str)] {
-    match profile {
-        Profile::Stateless => &[
-            ("net/ipv4/vs/conn_reuse_mode", "1"),
-            ("net/ipv4/vs/expire_nodest_conn", "1"),
-            ("net/ipv4/vs/expire_quiescent_template", "1"),
-            ("net/ipv4/vs/schedule_icmp", "1"),
-            ("net/ipv4/vs/sloppy_tcp", "1"),
-        ],
-        Profile::Stateful => &[],
+const SHARED: &[(&str, &str)] = &[
+    ("net/ipv4/vs/conn_reuse_mode", "1"),
+    ("net/ipv4/vs/expire_nodest_conn", "1"),
+    ("net/ipv4/vs/expire_quiescent_template", "1"),
+    ("net/ipv4/vs/schedule_icmp", "1"),
+    ("net/ipv4/vs/sloppy_tcp", "1"),
+];
+
+/// What `sloppy_tcp` is for TCP: without it a director drops the associations that began at
+/// another one.
+const SHARED_SCTP: &[(&str, &str)] = &[("net/ipv4/vs/sloppy_sctp", "1")];
+
+/// The sysctls that have a say in where clients land whose packets are these, named as under
+/// `/proc/sys`, with their values.
+///
+/// One that decides only about SCTP is not asked of other services: a director must not be taken
+/// from them for it.
+pub fn sysctls(
+    profile: Profile,
+    packets: Packets,
+) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let (shared, sctp) = match profile {
+        Profile::Stateless if may_be_sctp(packets) => (SHARED, SHARED_SCTP),
+        Profile::Stateless => (SHARED, &[][..]),
+        Profile::Stateful => (&[][..], &[][..]),
+    };
+    shared.iter().chain(sctp).copied()
+}
+
+/// Whether a service gets SCTP, or may get it: the firewall marks what it likes.
+pub fn may_be_sctp(packets: Packets) -> bool {
+    match packets {
+        Packets::To { protocol, .. } => match protocol {
+            Protocol::Sctp => true,
+            Protocol::Tcp | Protocol::Udp => false,
+        },
+        Packets::Marked(_) => true,
     }
 }
 
@@ -193,9 +220,10 @@ impl Placement {
         };
         let mut real_servers: Vec<Slot> = service.real_server.iter().map(slot).collect();
         real_servers.sort_by_key(|slot| std::cmp::Reverse(slot.address));
-        let sysctls = sysctls(lvs.profile).iter();
+        let id = service.id();
+        let sysctls = sysctls(lvs.profile, id.packets);
         Self {
-            service: service.id(),
+            service: id,
             scheduler: Cow::Borrowed(service.scheduler.as_str()),
             by_order: goes_by_order(service.scheduler),
             flags: service.flags(),
@@ -203,7 +231,7 @@ impl Placement {
             real_servers,
             timeouts: lvs.timeouts,
             sysctls: sysctls
-                .map(|(key, value)| (*key, Some((*value).to_owned())))
+                .map(|(key, value)| (key, Some(value.to_owned())))
                 .collect(),
         }
     }

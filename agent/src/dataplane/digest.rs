@@ -130,7 +130,7 @@ pub(super) fn wanted(service: &ServiceWanted, lvs: &Lvs) -> Placement {
     };
     let mut real_servers: Vec<Slot> = service.real_servers.iter().map(slot).collect();
     real_servers.sort_by_key(|slot| Reverse(slot.address));
-    let sysctls = digest::sysctls(lvs.profile).iter();
+    let sysctls = digest::sysctls(lvs.profile, service.id.packets);
     Placement {
         service: service.id,
         scheduler: Cow::Borrowed(service.scheduler.as_str()),
@@ -140,7 +140,7 @@ pub(super) fn wanted(service: &ServiceWanted, lvs: &Lvs) -> Placement {
         real_servers,
         timeouts: lvs.timeouts,
         sysctls: sysctls
-            .map(|(key, value)| (*key, Some((*value).to_owned())))
+            .map(|(key, value)| (key, Some(value.to_owned())))
             .collect(),
     }
 }

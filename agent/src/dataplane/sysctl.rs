@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use isopath_api::declare::{Forwarding, Profile};
-use isopath_api::ids::{Packets, Protocol};
+use isopath_api::digest;
 use isopath_api::reason::Reason;
 
 use super::state::Wanted;
@@ -36,20 +36,20 @@ struct Required {
 pub(super) struct Needs {
     profile: Profile,
     nat: bool,
+    /// Whether a service may get SCTP.
     sctp: bool,
 }
 
 impl Needs {
     pub(super) fn of(wanted: &Wanted) -> Self {
-        let sctp = |packets| match packets {
-            Packets::To { protocol, .. } => protocol == Protocol::Sctp,
-            Packets::Marked(_) => false,
-        };
         let mut services = wanted.services.values();
         Self {
             profile: wanted.lvs.profile,
             nat: services.any(|service| service.forwarding == Forwarding::Nat),
-            sctp: wanted.services.keys().any(|id| sctp(id.packets)),
+            sctp: wanted
+                .services
+                .keys()
+                .any(|id| digest::may_be_sctp(id.packets)),
         }
     }
 

@@ -26,7 +26,7 @@ fn digest(service: &ServiceSpec) -> ServiceDigest {
 fn the_encoding_does_not_change_by_accident() {
     // Directors and controllers of other releases compute these. Whoever means to change them
     // raises VERSION.
-    assert_eq!(digest(&service()).to_string(), "01b3a2ac72ce3de6cb");
+    assert_eq!(digest(&service()).to_string(), "02b3a2ac72ce3de6cb");
     let mut second = service();
     second.scheduler = Scheduler::Wlc;
     second.forwarding = Forwarding::Tun;
@@ -43,7 +43,10 @@ fn the_encoding_does_not_change_by_accident() {
     second.real_server[2].upper_threshold = 9;
     let stateful = LvsSpec::default().resolve(1);
     let second = Placement::declared(&second, &stateful).digest();
-    assert_eq!(second.to_string(), "01fc025631be7f6677");
+    assert_eq!(second.to_string(), "02fc025631be7f6677");
+    let mut third = service();
+    third.protocol = Some(Protocol::Sctp);
+    assert_eq!(digest(&third).to_string(), "0294997d5a945821a6");
 }
 
 /// What is changed, and how.
@@ -73,9 +76,7 @@ fn none_differs<T: Clone>(base: &T, changes: &[Change<T>], digest: impl Fn(&T) -
 fn everything_declared_that_decides_where_a_client_lands_has_a_say() {
     let changes: &[Change<ServiceSpec>] = &[
         ("the VIP", |it| it.vip = "10.99.0.2".parse().unwrap()),
-        ("the protocol", |it| {
-            it.protocol = Some(crate::ids::Protocol::Sctp)
-        }),
+        ("the protocol", |it| it.protocol = Some(Protocol::Sctp)),
         ("the port", |it| it.port = Some(81)),
         ("a mark", |it| it.fwmark = Some(80)),
         ("the scheduler", |it| it.scheduler = Scheduler::Rr),
@@ -231,6 +232,39 @@ fn everything_found_in_a_kernel_has_a_say() {
 }
 
 #[test]
+fn what_decides_about_sctp_is_asked_only_of_services_that_may_get_it() {
+    const KEY: &str = "net/ipv4/vs/sloppy_sctp";
+    let cases: [(Change<ServiceSpec>, bool); 4] = [
+        (("tcp", |_| {}), false),
+        (("udp", |it| it.protocol = Some(Protocol::Udp)), false),
+        (("sctp", |it| it.protocol = Some(Protocol::Sctp)), true),
+        (
+            ("a mark", |it| {
+                (it.protocol, it.port, it.fwmark) = (None, None, Some(7));
+            }),
+            true,
+        ),
+    ];
+    for ((what, change), asked) in cases {
+        let mut service = service();
+        change(&mut service);
+        let shared = Placement::declared(&service, &stateless());
+        let value = shared.sysctls.get(KEY).cloned().flatten();
+        assert_eq!(value, asked.then(|| "1".to_owned()), "{what}");
+        // Of one director at a time nothing is asked.
+        let alone = Placement::declared(&service, &LvsSpec::default().resolve(1));
+        assert!(alone.sysctls.is_empty(), "{what}: {:?}", alone.sysctls);
+        if asked {
+            let mut found = shared.clone();
+            found.sysctls.insert(KEY, Some("0".to_owned()));
+            assert_ne!(found.digest(), shared.digest(), "{what}");
+            let told = shared.differences(&found).join("; ");
+            assert!(told.contains("net.ipv4.vs.sloppy_sctp=0"), "{what}: {told}");
+        }
+    }
+}
+
+#[test]
 fn the_list_s_order_decides_only_where_the_table_is_made_of_it() {
     let reordered = |scheduler| {
         let mut service = service();
@@ -280,9 +314,9 @@ fn a_weight_of_zero_keeps_the_slots_that_equal_weights_gave() {
 #[test]
 fn digests_of_different_versions_say_nothing_of_each_other() {
     let ours = digest(&service());
-    let later: ServiceDigest = "02ffffffffffffffffffffff".parse().unwrap();
+    let later: ServiceDigest = "03ffffffffffffffffffffff".parse().unwrap();
     assert!(!ours.is_comparable(&later));
-    let other: ServiceDigest = "010000000000000000".parse().unwrap();
+    let other: ServiceDigest = "020000000000000000".parse().unwrap();
     assert!(ours.is_comparable(&other) && ours != other);
     for bad in ["", "01", "01FF00", "01 000", "0x0100", &"0".repeat(65)] {
         let error = bad.parse::<ServiceDigest>().unwrap_err();

@@ -147,7 +147,7 @@ fn director(name: &DirectorName, n: u8) -> DirectorView {
     }
 }
 
-const EXPECTED: &str = "01b3a2ac72ce3de6cb";
+const EXPECTED: &str = "02b3a2ac72ce3de6cb";
 
 /// Every director sends clients where it should.
 fn placement(directors: &[DirectorName]) -> PlacementView {
@@ -321,7 +321,7 @@ pub(crate) fn unwise() -> ClusterView {
         panic!("four directors");
     };
     d3.agreement = Agreement::Differs;
-    d3.found = Some("010000000000000000".parse().unwrap());
+    d3.found = Some("020000000000000000".parse().unwrap());
     d3.since = Some(ago(252));
     d4.agreement = Agreement::RollingOut;
     let d4 = view.directors[3].name.clone();

@@ -39,10 +39,10 @@ impl Kernel {
         let mut servers: Vec<RealServerWanted> = wanted.real_servers.clone();
         servers.sort_by_key(|server| Reverse(server.id));
         let destinations = servers.iter().map(|server| destination(&wanted, *server));
-        let sysctls = digest::sysctls(lvs().profile).iter();
+        let sysctls = digest::sysctls(lvs().profile, wanted.id.packets);
         let observed = Observed {
             sysctls: sysctls
-                .map(|(key, value)| ((*key).to_owned(), Some((*value).to_owned())))
+                .map(|(key, value)| (key.to_owned(), Some(value.to_owned())))
                 .collect(),
             timeouts: Some(timeouts(&lvs().timeouts)),
             ..Observed::default()
@@ -168,6 +168,24 @@ fn whatever_was_changed_in_the_kernel_is_found_and_told() {
         assert_ne!(kernel.digest(), declared.digest(), "{what} is not found");
         let told = declared.differences(&kernel.placement());
         assert_ne!(told, [""; 0], "{what} is not told");
+    }
+}
+
+/// A kernel that does not take associations of other directors is another one to SCTP alone.
+#[test]
+fn a_setting_of_sctp_is_found_where_sctp_may_come() {
+    for (besides, found) in [
+        (json!({ "protocol": "sctp" }), true),
+        (json!({ "protocol": null, "port": null, "fwmark": 7 }), true),
+        (json!({}), false),
+    ] {
+        let spec = declared(besides);
+        let declared = Placement::declared(&spec, &lvs()).digest();
+        let mut kernel = Kernel::with(&spec);
+        assert_eq!(kernel.digest(), declared, "{}", spec.id());
+        let key = "net/ipv4/vs/sloppy_sctp".to_owned();
+        kernel.observed.sysctls.insert(key, Some("0".to_owned()));
+        assert_eq!(kernel.digest() != declared, found, "{}", spec.id());
     }
 }
 

@@ -1,4 +1,4 @@
-use isopath_api::digest;
+use isopath_api::ids::ServiceId;
 
 use super::*;
 
@@ -53,10 +53,17 @@ fn only_what_differs_is_written_and_each_profile_has_its_own_values() {
 #[test]
 fn what_the_digest_counts_is_what_is_written() {
     for profile in [Profile::Stateless, Profile::Stateful] {
-        for (key, value) in digest::sysctls(profile) {
-            let required = REQUIRED.iter().find(|it| it.key == *key);
-            let written = required.map(|it| it.value(profile));
-            assert_eq!(written, Some(*value), "{key} of {profile}");
+        for id in [
+            "tcp:10.99.0.1:80",
+            "sctp:10.99.0.1:80",
+            "fwmark:10.99.0.1:7",
+        ] {
+            let id: ServiceId = id.parse().unwrap();
+            for (key, value) in digest::sysctls(profile, id.packets) {
+                let required = REQUIRED.iter().find(|it| it.key == key);
+                let written = required.map(|it| it.value(profile));
+                assert_eq!(written, Some(value), "{key} of {profile} for {id}");
+            }
         }
     }
 }
