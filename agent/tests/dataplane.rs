@@ -6,158 +6,28 @@
     reason = "a test ends where something is not as it must be"
 )]
 
+mod director;
+
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
-use std::os::fd::AsFd;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use isopath_agent::dataplane::{
-    Dataplane, KernelService, RealServerWanted, Report, ServiceWanted, Wanted,
+use director::{
+    Director, assert_ready, of, rules, run, server, service, sysctl, three, vip, wanted,
 };
-use isopath_api::config;
+use isopath_agent::dataplane::{KernelService, Report, ServiceWanted, Wanted};
 use isopath_api::config::DirectorFile;
 use isopath_api::declare::{
     DrainLimit, Forwarding, Lvs, Persistence, Scheduler, SchedulerFlag, ServiceSpec, Tunnel,
     TunnelChecksum, TunnelKind,
 };
 use isopath_api::digest;
-use isopath_api::ids::{RealServerId, ServiceId, Vip};
+use isopath_api::ids::{RealServerId, ServiceId};
 use isopath_api::reason::Reason;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::json;
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-
-/// A director: a network namespace that this test's thread lives in, and a state directory.
-struct Director {
-    namespace: String,
-    state: TempDir,
-}
-
-impl Director {
-    /// Enters a fresh namespace, or says why the test is skipped.
-    fn enter(name: &str) -> Option<Self> {
-        if std::env::var_os("ISOPATH_TEST_IPVS").is_none() {
-            // Written past the test harness, which keeps what a passing test prints to itself.
-            let line = format!("{name}: skipped: needs IPVS; run by the VM test\n");
-            std::io::stderr().write_all(line.as_bytes()).unwrap();
-            return None;
-        }
-        let namespace = format!("dp-{}-{name}", std::process::id());
-        run(&format!("ip netns add {namespace}"));
-        let director = Self {
-            namespace,
-            state: TempDir::new().unwrap(),
-        };
-        let file = File::open(format!("/run/netns/{}", director.namespace)).unwrap();
-        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-        run("ip link set lo up");
-        Some(director)
-    }
-
-    fn dataplane(&self) -> Dataplane {
-        let kind = config::Dataplane::Ipvs;
-        Dataplane::new(kind, "vips".to_owned(), self.state.path()).unwrap()
-    }
-}
-
-impl Drop for Director {
-    fn drop(&mut self) {
-        run(&format!("ip netns del {}", self.namespace));
-    }
-}
-
-/// Runs a command in this thread's namespace and returns what it printed.
-fn run(command: &str) -> String {
-    let mut words = command.split_whitespace();
-    let mut program = Command::new(words.next().unwrap());
-    let output = program.args(words).output().unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command}: {error}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// The rules as ipvsadm saves them, sorted.
-fn rules() -> Vec<String> {
-    let saved = run("ipvsadm -Sn");
-    let mut lines: Vec<_> = saved.lines().map(|it| it.trim().to_owned()).collect();
-    lines.sort();
-    lines
-}
-
-fn sysctl(name: &str) -> String {
-    let text = std::fs::read_to_string(format!("/proc/sys/{name}")).unwrap();
-    text.trim().to_owned()
-}
-
-fn vip(text: &str) -> Vip {
-    text.parse().unwrap()
-}
-
-fn server(id: &str, weight: u16, effective_weight: u16) -> RealServerWanted {
-    RealServerWanted {
-        id: id.parse().unwrap(),
-        weight,
-        upper_threshold: 0,
-        lower_threshold: 0,
-        effective_weight,
-    }
-}
-
-fn service(id: &str, scheduler: Scheduler, forwarding: Forwarding) -> ServiceWanted {
-    let flags = match scheduler {
-        Scheduler::Mh => [SchedulerFlag::MhFallback, SchedulerFlag::MhPort].into(),
-        _ => [].into(),
-    };
-    ServiceWanted {
-        id: id.parse().unwrap(),
-        scheduler,
-        flags,
-        persistence: None,
-        forwarding,
-        tunnel: None,
-        real_servers: Vec::new(),
-    }
-}
-
-fn wanted(services: Vec<ServiceWanted>) -> Wanted {
-    Wanted {
-        vips: services.iter().map(|service| service.id.vip).collect(),
-        services: services
-            .into_iter()
-            .map(|service| (service.id, Arc::new(service)))
-            .collect(),
-        lvs: Lvs::default(),
-    }
-}
-
-/// One of its services.
-fn of<'a>(wanted: &'a mut Wanted, id: &str) -> &'a mut ServiceWanted {
-    let service = wanted.services.get_mut(&id.parse().unwrap());
-    Arc::make_mut(service.unwrap())
-}
-
-/// One service of each scheduler and forwarding method.
-fn three() -> Wanted {
-    let mut services = vec![
-        service("tcp:10.99.0.1:80", Scheduler::Mh, Forwarding::Dr),
-        service("tcp:10.99.0.2:443", Scheduler::Wlc, Forwarding::Nat),
-        service("udp:10.99.0.3:53", Scheduler::Rr, Forwarding::Tun),
-    ];
-    for service in &mut services {
-        service.real_servers = vec![
-            server("10.1.0.12:8080", 3, 0),
-            server("10.1.0.11:80", 1, 1),
-            server("10.1.0.13:80", 2, 2),
-        ];
-    }
-    wanted(services)
-}
 
 const THREE: [&str; 12] = [
     "-A -t 10.99.0.1:80 -s mh -b mh-fallback,mh-port",
@@ -173,13 +43,6 @@ const THREE: [&str; 12] = [
     "-a -u 10.99.0.3:53 -r 10.1.0.12:8080 -i -w 0 --tun-type ipip",
     "-a -u 10.99.0.3:53 -r 10.1.0.13:80 -i -w 2 --tun-type ipip",
 ];
-
-fn assert_ready(report: &Report) {
-    assert_eq!(report.failures, [""; 0]);
-    for (vip, ready) in &report.vips {
-        assert_eq!(*ready, Ok(()), "{vip}");
-    }
-}
 
 #[tokio::test]
 async fn a_director_comes_up_starts_again_and_goes_down() {
