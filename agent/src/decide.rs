@@ -19,16 +19,14 @@ use crate::overrides::Override;
 pub struct Inputs<'a> {
     /// The VIPs of the desired state.
     pub vips: &'a [VipSpec],
-    /// The services of the desired state.
-    pub services: &'a [ServiceSpec],
+    /// What the services of a VIP say, in the order of the desired state.
+    pub services: &'a dyn Fn(Vip) -> Vec<Tally>,
     /// What the operator wants of this director.
     pub admin_state: AdminState,
     /// The operator's words for that.
     pub admin_reason: &'a str,
     /// The operator's overrides of single VIPs.
     pub overrides: &'a BTreeMap<Vip, Override>,
-    /// The health of a real server of a service.
-    pub health: &'a dyn Fn(ServiceId, RealServerId) -> Health,
     /// How far the data plane is for a VIP.
     pub readiness: &'a dyn Fn(Vip) -> Readiness,
     /// VIPs that the speaker announced for an earlier run of this agent and that no decision
@@ -137,11 +135,11 @@ enum Verdict {
 /// What the services of a VIP say together.
 fn verdict(inputs: &Inputs<'_>, spec: &VipSpec) -> Verdict {
     let (mut healthy, mut below, mut undecided) = (0, Vec::new(), Vec::new());
-    for service in inputs.services.iter().filter(|s| s.vip == spec.address) {
-        match tally(inputs, service) {
+    for tally in (inputs.services)(spec.address) {
+        match tally {
             Tally::AtQuorum => healthy += 1,
             Tally::Below(reason) => below.push(reason),
-            Tally::Undecided => undecided.push(service.id()),
+            Tally::Undecided(service) => undecided.push(service),
         }
     }
     let services = healthy + below.len() + undecided.len();
@@ -173,34 +171,41 @@ fn verdict(inputs: &Inputs<'_>, spec: &VipSpec) -> Verdict {
     }
 }
 
-enum Tally {
+/// What one service says about its VIP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tally {
+    /// Enough of its real servers are healthy.
     AtQuorum,
+    /// Too few are.
     Below(Reason),
-    Undecided,
+    /// Too few are known to be healthy or not.
+    Undecided(ServiceId),
 }
 
-/// Counts the real servers of one service that may take connections: weight 0 may not.
-fn tally(inputs: &Inputs<'_>, service: &ServiceSpec) -> Tally {
-    let (mut healthy, mut undecided) = (0_u32, 0_u32);
-    for server in service.real_server.iter().filter(|s| s.weight > 0) {
-        match (inputs.health)(service.id(), service.real_server_id(server)) {
-            Health::Up => healthy += 1,
-            Health::Unknown => undecided += 1,
-            Health::Down => {}
+impl Tally {
+    /// Counts the real servers of a service that may take connections: weight 0 may not.
+    pub fn of(service: &ServiceSpec, health: impl Fn(RealServerId) -> Health) -> Self {
+        let (mut healthy, mut undecided) = (0_u32, 0_u32);
+        for server in service.real_server.iter().filter(|s| s.weight > 0) {
+            match health(service.real_server_id(server)) {
+                Health::Up => healthy += 1,
+                Health::Unknown => undecided += 1,
+                Health::Down => {}
+            }
         }
-    }
-    let quorum = u32::from(service.quorum);
-    if healthy >= quorum {
-        Tally::AtQuorum
-    } else if healthy + undecided >= quorum {
-        Tally::Undecided
-    } else {
-        Tally::Below(Reason::BelowQuorum {
-            service: service.id(),
-            healthy,
-            quorum,
-            of: u32::try_from(service.real_server.len()).unwrap_or(u32::MAX),
-        })
+        let quorum = u32::from(service.quorum);
+        if healthy >= quorum {
+            Self::AtQuorum
+        } else if healthy + undecided >= quorum {
+            Self::Undecided(service.id())
+        } else {
+            Self::Below(Reason::BelowQuorum {
+                service: service.id(),
+                healthy,
+                quorum,
+                of: u32::try_from(service.real_server.len()).unwrap_or(u32::MAX),
+            })
+        }
     }
 }
 

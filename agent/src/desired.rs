@@ -1,15 +1,17 @@
 //! Which desired states are taken from the controller, and what is done with one.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use isopath_api::config::{AreaType, DirectorFile};
 use isopath_api::declare::{
-    Lvs, ServiceSpec, VipSpec, validate_kinds, validate_services, validate_vips,
+    Lvs, Profile, ServiceSpec, VipSpec, validate_kinds, validate_services, validate_vips,
 };
 use isopath_api::desired::{AdminState, Desired};
 use isopath_api::digest::{self, ServiceDigest};
 use isopath_api::fault::{Fault, parse_json};
 use isopath_api::ids::{ClusterName, DirectorName, RouterId, ServiceId};
+use isopath_api::sections::Placed;
 use thiserror::Error;
 
 /// What this director shall do, wherever it was said.
@@ -25,24 +27,26 @@ pub struct Intent {
     pub admin_reason: String,
     /// The settings that all services share.
     pub lvs: Lvs,
-    /// What the digest of each service must be.
+    /// What the digest of each service must be, where that decides anything.
     pub digests: BTreeMap<ServiceId, ServiceDigest>,
     /// The VIPs.
     pub vips: Vec<VipSpec>,
-    /// The services.
-    pub services: Vec<ServiceSpec>,
+    /// The services. One that stays as it is may stay the same allocation from one to the next:
+    /// among a thousand services that tells at once which of them changed.
+    pub services: Vec<Arc<ServiceSpec>>,
 }
 
 impl Intent {
     /// What a file without `[controller]` asks for.
     pub fn from_file(file: &DirectorFile) -> Self {
+        let lvs = file.lvs();
         Self {
             epoch: None,
             generation: 0,
             admin_state: AdminState::Active,
             admin_reason: String::new(),
-            lvs: file.lvs(),
-            digests: digest::expected(&file.service, &file.lvs()),
+            lvs,
+            digests: own_digests(&file.service, &lvs),
             vips: file
                 .vip
                 .iter()
@@ -50,6 +54,28 @@ impl Intent {
                 .collect(),
             services: file.service.clone(),
         }
+    }
+
+    /// The same with other services in the place of those with the same identity, of a director
+    /// that goes by its own file.
+    #[must_use]
+    pub fn with(&self, changed: &[Placed]) -> Self {
+        let mut next = self.clone();
+        for (place, service) in changed {
+            let alone = std::slice::from_ref(service);
+            next.digests.extend(own_digests(alone, &self.lvs));
+            next.services[*place].clone_from(service);
+        }
+        next
+    }
+}
+
+/// What the digests of a director's own services must be. Where directors share no connections,
+/// nobody compares them.
+fn own_digests(services: &[Arc<ServiceSpec>], lvs: &Lvs) -> BTreeMap<ServiceId, ServiceDigest> {
+    match lvs.profile {
+        Profile::Stateless => digest::expected(services, lvs),
+        Profile::Stateful => BTreeMap::new(),
     }
 }
 
@@ -64,7 +90,7 @@ impl From<Desired> for Intent {
             lvs: desired.lvs,
             digests,
             vips: desired.vip,
-            services: desired.service,
+            services: desired.service.into_iter().map(Arc::new).collect(),
         }
     }
 }

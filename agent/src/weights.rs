@@ -7,11 +7,11 @@ use isopath_api::observed::Health;
 /// A real server whose health is not known yet takes no connections, except where the kernel
 /// gave it some already when this agent started: then an earlier agent knew it healthy, and
 /// the restart of an agent moves nothing. `adopted` is the kernel's weight at that moment.
-pub fn effective(declared: u16, health: Health, adopted: Option<u32>) -> u16 {
+pub fn effective(declared: u16, health: Health, adopted: impl FnOnce() -> Option<u32>) -> u16 {
     match health {
         Health::Up => declared,
         Health::Down => 0,
-        Health::Unknown => match adopted {
+        Health::Unknown => match adopted() {
             Some(1..) => declared,
             Some(0) | None => 0,
         },
@@ -38,7 +38,7 @@ mod tests {
         ];
         for (declared, health, adopted, expected) in cases {
             assert_eq!(
-                effective(declared, health, adopted),
+                effective(declared, health, || adopted),
                 expected,
                 "declared {declared}, {health}, kernel had {adopted:?} at the start"
             );

@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::auth::AuthConfig;
 use crate::declare::{
@@ -32,9 +33,14 @@ pub struct DirectorFile {
     /// The VIPs; only without a controller.
     #[serde(default)]
     pub vip: Vec<VipSpec>,
-    /// The services; only without a controller.
-    #[serde(default)]
-    pub service: Vec<ServiceSpec>,
+    /// The services; only without a controller. Whoever needs one for long shares it.
+    #[serde(default, deserialize_with = "shared")]
+    pub service: Vec<Arc<ServiceSpec>>,
+}
+
+fn shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Arc<ServiceSpec>>, D::Error> {
+    let services = Vec::deserialize(deserializer)?;
+    Ok(services.into_iter().map(Arc::new).collect())
 }
 
 impl DirectorFile {

@@ -7,7 +7,7 @@
 //! same real server. The health of real servers is no part of it: it changes the weight in
 //! force, never the place in the table.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -199,9 +199,13 @@ pub fn via(forwarding: Forwarding, tunnel: Option<Tunnel>) -> Cow<'static, str> 
 }
 
 /// What the digest of each service must be.
-pub fn expected(services: &[ServiceSpec], lvs: &Lvs) -> BTreeMap<ServiceId, ServiceDigest> {
+pub fn expected(
+    services: &[impl Borrow<ServiceSpec>],
+    lvs: &Lvs,
+) -> BTreeMap<ServiceId, ServiceDigest> {
     let digest = |service| Placement::declared(service, lvs).digest();
-    services.iter().map(|it| (it.id(), digest(it))).collect()
+    let services = services.iter().map(Borrow::borrow);
+    services.map(|it| (it.id(), digest(it))).collect()
 }
 
 impl Placement {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -218,6 +219,13 @@ impl ServiceId {
         Self { vip, packets }
     }
 
+    /// All that a VIP can have, to look for those that it has.
+    pub fn all_of(vip: Vip) -> RangeInclusive<Self> {
+        let first = Self::to(Protocol::Tcp, vip, 0);
+        let packets = Packets::Marked(u32::MAX);
+        first..=Self { vip, packets }
+    }
+
     /// The port it is reached at; nothing where a mark decides.
     pub fn port(self) -> Option<u16> {
         match self.packets {
@@ -392,6 +400,21 @@ mod tests {
                 error.to_string().contains(bad),
                 "{error} does not say what it found"
             );
+        }
+    }
+
+    #[test]
+    fn all_that_a_vip_can_have_are_in_its_range_and_no_other_s() {
+        let range = ServiceId::all_of("10.99.0.2".parse().unwrap());
+        for (text, expected) in [
+            ("tcp:10.99.0.2:1", true),
+            ("sctp:10.99.0.2:65535", true),
+            ("fwmark:10.99.0.2:1", true),
+            ("fwmark:10.99.0.2:4294967295", true),
+            ("fwmark:10.99.0.1:4294967295", false),
+            ("tcp:10.99.0.3:1", false),
+        ] {
+            assert_eq!(range.contains(&text.parse().unwrap()), expected, "{text}");
         }
     }
 

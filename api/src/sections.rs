@@ -6,13 +6,14 @@
 //! is left to the parser of the whole file, which also says what is wrong with it, and where.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 
 use memchr::memmem;
 use serde::Deserialize;
 
 use crate::config::DirectorFile;
 use crate::declare::{ServiceSpec, validate_services};
-use crate::plain;
+use crate::plain::{self, NotPlain};
 
 /// The header of a service's section, and what is in it.
 const HEADER: &str = "[[service]]";
@@ -28,6 +29,9 @@ const MOST_CHANGED: usize = 16;
 /// taken for different by mistake never, and for the same once in 2^64 edits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sections(Vec<u64>);
+
+/// A service and its place in the file.
+pub type Placed = (usize, Arc<ServiceSpec>);
 
 /// A section's text by itself. Nothing but the service may stand in it.
 #[derive(Deserialize)]
@@ -47,11 +51,7 @@ impl Sections {
     /// The services of `text` that differ from those of `file`, by their place in it, and the
     /// text's sections. Nothing where more has changed than what few services say of themselves:
     /// their number, which packets they are for, or anything before them.
-    pub fn changed(
-        &self,
-        text: &str,
-        file: &DirectorFile,
-    ) -> Option<(Self, Vec<(usize, ServiceSpec)>)> {
+    pub fn changed(&self, text: &str, file: &DirectorFile) -> Option<(Self, Vec<Placed>)> {
         let sections = cut(text)?;
         let hashes: Vec<u64> = sections.iter().copied().map(hash).collect();
         if hashes.len() != self.0.len() || hashes.first() != self.0.first() {
@@ -72,7 +72,7 @@ impl Sections {
             if !validate_services(&file.vip, std::slice::from_ref(&service)).is_empty() {
                 return None;
             }
-            changed.push((place, service));
+            changed.push((place, Arc::new(service)));
         }
         Some((Self(hashes), changed))
     }
@@ -93,7 +93,7 @@ pub(crate) fn parse(text: &str) -> Option<DirectorFile> {
     }
     file.service.reserve_exact(services.len());
     for section in services {
-        file.service.push(only_service(section)?);
+        file.service.push(Arc::new(only_service(section)?));
     }
     Some(file)
 }
@@ -127,12 +127,17 @@ fn cut(text: &str) -> Option<Vec<&str>> {
 }
 
 fn only_service(section: &str) -> Option<ServiceSpec> {
-    if let Ok(service) = plain::section(NAME, section) {
-        return Some(service);
-    }
-    let mut section: Section = toml::from_str(section).ok()?;
-    let service = section.service.pop()?;
-    section.service.is_empty().then_some(service)
+    let mut service = match plain::section(NAME, section) {
+        Ok(service) => service,
+        Err(NotPlain) => {
+            let mut section: Section = toml::from_str(section).ok()?;
+            let service = section.service.pop()?;
+            section.service.is_empty().then_some(service)?
+        }
+    };
+    // There are many, and they stay.
+    service.real_server.shrink_to_fit();
+    Some(service)
 }
 
 #[cfg(test)]

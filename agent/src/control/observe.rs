@@ -77,6 +77,7 @@ impl State {
     fn observed_service(&self, spec: &ServiceSpec, now: Timestamp) -> ServiceObserved {
         let service = spec.id();
         let kernel = self.kernel_service(service);
+        let checks = self.checks.of(service);
         let in_kernel: BTreeMap<RealServerId, &KernelRealServer> = kernel
             .iter()
             .flat_map(|kernel| &kernel.real_servers)
@@ -87,12 +88,12 @@ impl State {
             .iter()
             .map(|server| {
                 let id: RealServerId = spec.real_server_id(server);
-                let check = self.checks.check(service, id);
+                let check = checks.check(id);
                 let in_kernel = in_kernel.get(&id);
                 RealServerObserved {
                     real_server: id,
-                    health: self.checks.health(service, id),
-                    since: self.checks.since(service, id).unwrap_or(now),
+                    health: checks.health(id),
+                    since: checks.since(id).unwrap_or(now),
                     last_check: check.and_then(|check| check.last.clone()),
                     weight: server.weight,
                     effective_weight: in_kernel.map(|real_server| real_server.spec.weight),

@@ -1,6 +1,6 @@
 //! What this director wants and sees, without any channel.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::dataplane::{ServiceWanted, Wanted};
-use crate::decide::{Inputs, Readiness, decide};
+use crate::decide::{Inputs, Readiness, Tally, decide};
 use crate::desired::Intent;
 use crate::health::{CheckKey, Checks, Outcome};
 use crate::kernel::{KernelReport, NumberedWanted};
@@ -59,12 +59,25 @@ struct Leaving {
     gone: Option<Instant>,
 }
 
+/// A service of the desired state, and what follows from it and the health of its real servers.
+#[derive(Debug)]
+struct Served {
+    spec: Arc<ServiceSpec>,
+    /// Its place in the desired state.
+    place: usize,
+    wanted: Arc<ServiceWanted>,
+    tally: Tally,
+}
+
 /// What this director wants and sees. Owned by the control loop.
 #[derive(Debug)]
 pub struct State {
     pub(super) about: About,
     pub(super) intent: Option<Arc<Intent>>,
     pub(super) checks: Checks,
+    services: BTreeMap<ServiceId, Served>,
+    /// The services of which the health of a real server has changed since the last decision.
+    stale: BTreeSet<ServiceId>,
     overrides: ByVip,
     adopted: BTreeMap<CheckKey, u32>,
     pub(super) speaker: Option<Box<Status>>,
@@ -96,6 +109,8 @@ impl State {
             about,
             intent: None,
             checks,
+            services: BTreeMap::new(),
+            stale: BTreeSet::new(),
             overrides,
             adopted,
             speaker: None,
@@ -134,12 +149,13 @@ impl State {
         if self.intent.as_ref() == Some(&intent) {
             return false;
         }
-        self.checks.apply(&intent.services, now);
+        let changed = self.checks.apply(&intent.services, now);
         let checks = &self.checks;
         self.adopted
             .retain(|(service, server), _| checks.check(*service, *server).is_some());
         self.passed
             .retain(|vip| intent.vips.iter().any(|spec| spec.address == *vip));
+        self.serve(&intent.services, changed.into_iter().collect());
         self.intent = Some(intent);
         for vip in self.wanted.wanted.vips.clone() {
             self.leave_unless_wanted(vip);
@@ -148,6 +164,19 @@ impl State {
             self.leave_unless_wanted(vip);
         }
         true
+    }
+
+    /// Makes the services those of the desired state; `changed` are not what they were.
+    fn serve(&mut self, services: &[Arc<ServiceSpec>], changed: HashSet<ServiceId>) {
+        let mut before = std::mem::take(&mut self.services);
+        for (place, spec) in services.iter().enumerate() {
+            let id = spec.id();
+            let served = match before.remove(&id).filter(|_| !changed.contains(&id)) {
+                Some(served) => Served { place, ..served },
+                None => self.served(spec, place),
+            };
+            self.services.insert(id, served);
+        }
     }
 
     fn leave_unless_wanted(&mut self, vip: Vip) {
@@ -191,6 +220,7 @@ impl State {
         tracing::info!(%service, real_server = %server, %health, detail, "health changed");
         // What the kernel had at the start has no say from the first decision on.
         self.adopted.remove(&(service, server));
+        self.stale.insert(service);
         true
     }
 
@@ -257,6 +287,12 @@ impl State {
     /// Decides anew from everything known; answers what the kernel shall have where that
     /// changed.
     pub(super) fn settle(&mut self, now: Timestamp) -> Option<NumberedWanted> {
+        for id in std::mem::take(&mut self.stale) {
+            if let Some(Served { spec, place, .. }) = self.services.remove(&id) {
+                let served = self.served(&spec, place);
+                self.services.insert(id, served);
+            }
+        }
         let wanted = self.wanted_now()?;
         let changed = wanted != self.wanted.wanted || self.wanted.number == 0;
         if changed {
@@ -278,10 +314,10 @@ impl State {
         let intent = self.intent.as_ref()?;
         let mut wanted = Wanted {
             vips: intent.vips.iter().map(|spec| spec.address).collect(),
-            services: intent
+            services: self
                 .services
                 .iter()
-                .map(|spec| (spec.id(), self.service(spec)))
+                .map(|(id, served)| (*id, Arc::clone(&served.wanted)))
                 .collect(),
             lvs: intent.lvs,
         };
@@ -290,8 +326,8 @@ impl State {
             for service in &leaving.services {
                 // The kernel has one service for a mark: the VIP that it is declared for has it.
                 let marked = matches!(service.id.packets, Packets::Marked(_));
-                let same = |it: &&ServiceSpec| it.id().packets == service.id.packets;
-                if !marked || !intent.services.iter().any(|it| same(&it)) {
+                let same = |id: &ServiceId| id.packets == service.id.packets;
+                if !marked || !self.services.keys().any(same) {
                     wanted.services.insert(service.id, Arc::clone(service));
                 }
             }
@@ -299,18 +335,35 @@ impl State {
         Some(wanted)
     }
 
-    /// What the kernel shall have of a service: what it was last asked for where that stays.
-    fn service(&self, spec: &ServiceSpec) -> Arc<ServiceWanted> {
+    /// What follows from a service. What the kernel shall have of it is what it was last asked for
+    /// where that stays.
+    fn served(&self, spec: &Arc<ServiceSpec>, place: usize) -> Served {
         let service = spec.id();
+        let health = self.checks.of(service);
         let wanted = ServiceWanted::of(spec, |id, weight| {
-            let health = self.checks.health(service, id);
-            let adopted = self.adopted.get(&(service, id)).copied();
-            weights::effective(weight, health, adopted)
+            let adopted = || self.adopted.get(&(service, id)).copied();
+            weights::effective(weight, health.health(id), adopted)
         });
-        match self.wanted.wanted.services.get(&service) {
-            Some(before) if **before == wanted => Arc::clone(before),
-            Some(_) | None => Arc::new(wanted),
+        Served {
+            spec: Arc::clone(spec),
+            place,
+            wanted: match self.wanted.wanted.services.get(&service) {
+                Some(before) if **before == wanted => Arc::clone(before),
+                Some(_) | None => Arc::new(wanted),
+            },
+            tally: Tally::of(spec, |server| health.health(server)),
         }
+    }
+
+    /// What the services of a VIP say, in the order of the desired state.
+    fn tallies(&self, vip: Vip) -> Vec<Tally> {
+        let of_vip = self.services.range(ServiceId::all_of(vip));
+        let mut of_vip: Vec<&Served> = of_vip.map(|(_, served)| served).collect();
+        of_vip.sort_unstable_by_key(|served| served.place);
+        of_vip
+            .into_iter()
+            .map(|served| served.tally.clone())
+            .collect()
     }
 
     fn decide(&mut self, now: Timestamp) {
@@ -323,11 +376,10 @@ impl State {
         let nothing = BTreeSet::new();
         let decisions = decide(&Inputs {
             vips: &intent.vips,
-            services: &intent.services,
+            services: &|vip| self.tallies(vip),
             admin_state: intent.admin_state,
             admin_reason: &intent.admin_reason,
             overrides: &self.overrides,
-            health: &|service, server| self.checks.health(service, server),
             readiness: &|vip| self.readiness(vip),
             held: self.held.as_ref().unwrap_or(&nothing),
             announced: &announced,
@@ -426,8 +478,8 @@ impl State {
                 found: found.clone(),
             })
         };
-        let digests = intent.digests.iter().filter(|(it, _)| it.vip == vip);
-        let mismatch = digests.filter_map(differs).next()?;
+        let mut digests = intent.digests.range(ServiceId::all_of(vip));
+        let mismatch = digests.find_map(differs)?;
         let standing = self.decisions.get(&vip);
         let stands = standing.is_some_and(|standing| standing.decision.reason == mismatch);
         (self.is_executed() || stands).then_some(mismatch)

@@ -38,6 +38,10 @@ fn intent(change: impl FnOnce(&mut Intent)) -> Arc<Intent> {
     let check = serde_json::json!({
         "type": "tcp", "interval": "1h", "timeout": "1s", "rise": 1, "fall": 1,
     });
+    let service = serde_json::json!({
+        "vip": "10.99.0.1", "protocol": "tcp", "port": 80, "check": check,
+        "real_server": [{ "address": "10.1.0.11" }, { "address": "10.1.0.12" }],
+    });
     let mut intent = Intent {
         epoch: Some("e1".to_owned()),
         generation: 1,
@@ -46,11 +50,7 @@ fn intent(change: impl FnOnce(&mut Intent)) -> Arc<Intent> {
         lvs: isopath_api::declare::Lvs::default(),
         digests: BTreeMap::new(),
         vips: serde_json::from_value(serde_json::json!([{ "address": "10.99.0.1" }])).unwrap(),
-        services: serde_json::from_value(serde_json::json!([{
-            "vip": "10.99.0.1", "protocol": "tcp", "port": 80, "check": check,
-            "real_server": [{ "address": "10.1.0.11" }, { "address": "10.1.0.12" }],
-        }]))
-        .unwrap(),
+        services: vec![Arc::new(serde_json::from_value(service).unwrap())],
     };
     change(&mut intent);
     Arc::new(intent)
@@ -498,9 +498,10 @@ async fn an_override_counts_until_it_is_undone() {
 #[tokio::test]
 async fn a_decision_keeps_its_time_while_only_its_words_change() {
     let mut bench = Bench::new();
-    bench
-        .state
-        .apply(intent(|intent| intent.services[0].quorum = 2), NOW);
+    bench.state.apply(
+        intent(|intent| Arc::make_mut(&mut intent.services[0]).quorum = 2),
+        NOW,
+    );
     bench.checked(11, false);
     bench.state.settle(NOW);
     let later = NOW + Duration::from_secs(60);
@@ -518,6 +519,65 @@ async fn a_decision_keeps_its_time_while_only_its_words_change() {
     );
 }
 
+/// Of two services of one VIP, the second at another port and declared first.
+#[tokio::test]
+async fn only_what_has_changed_is_made_anew() {
+    let other: ServiceId = "tcp:10.99.0.1:443".parse().unwrap();
+    let two = |change: fn(&mut Intent)| {
+        intent(|intent| {
+            let mut second = isopath_api::declare::ServiceSpec::clone(&intent.services[0]);
+            second.port = other.port();
+            for server in &mut second.real_server {
+                server.port = other.port();
+            }
+            intent.services.insert(0, Arc::new(second));
+            change(intent);
+        })
+    };
+    let mut bench = Bench::new();
+    bench.state.take_speaker(connected(&[]));
+    bench.state.apply(two(|_| {}), NOW);
+    for last in [11, 12] {
+        bench.checked(last, true);
+    }
+    let before = bench.state.settle(NOW).expect("something is wanted").wanted;
+    assert!(bench.state.settle(NOW).is_none(), "nothing has changed");
+
+    let heavier = |intent: &mut Intent| {
+        Arc::make_mut(&mut intent.services[1]).real_server[1].weight = 7;
+    };
+    bench.state.apply(two(heavier), NOW);
+    let after = bench
+        .state
+        .settle(NOW)
+        .expect("a weight has changed")
+        .wanted;
+    let weights = after.services[&service()].real_servers.iter();
+    let weights: Vec<u16> = weights.map(|it| it.effective_weight).collect();
+    assert_eq!(weights, [1, 7]);
+    assert!(
+        Arc::ptr_eq(&before.services[&other], &after.services[&other]),
+        "a service that nobody touched was made anew"
+    );
+
+    bench.checked(11, false);
+    let dead = bench.state.settle(NOW).expect("a real server died").wanted;
+    let weights = dead.services[&service()].real_servers.iter();
+    let weights: Vec<u16> = weights.map(|it| it.effective_weight).collect();
+    assert_eq!(weights, [0, 7]);
+
+    // Both are undecided then: the reason names the one that is declared first.
+    let mut bench = Bench::new();
+    bench.state.take_speaker(connected(&[]));
+    bench.state.apply(two(|_| {}), NOW);
+    bench.state.take_kernel(kernel_has(1));
+    bench.state.settle(NOW);
+    bench.state.take_kernel(kernel_has(1));
+    bench.state.settle(NOW);
+    let reason = &bench.state.decisions[&vip()].decision.reason;
+    assert_eq!(*reason, Reason::Undecided { service: other });
+}
+
 #[tokio::test]
 async fn a_report_says_what_is_in_force() {
     let mut bench = Bench::new();
@@ -525,7 +585,7 @@ async fn a_report_says_what_is_in_force() {
     bench.state.apply(
         intent(|intent| {
             intent.generation = 7;
-            intent.services[0].real_server.reverse();
+            Arc::make_mut(&mut intent.services[0]).real_server.reverse();
         }),
         NOW,
     );
@@ -764,7 +824,7 @@ async fn a_change_that_is_being_executed_withdraws_nothing() {
     let (mut bench, number) = announced(stateless(|_| {}));
     let next = stateless(|next| {
         next.generation = 2;
-        next.services[0].real_server.pop();
+        Arc::make_mut(&mut next.services[0]).real_server.pop();
         next.digests = [(service(), OTHER.parse().unwrap())].into();
     });
     bench.state.apply(next, NOW);

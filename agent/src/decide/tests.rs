@@ -76,6 +76,14 @@ impl Case {
         self
     }
 
+    fn tallies(&self, vip: Vip) -> Vec<Tally> {
+        let of_vip = self.services.iter().filter(|service| service.vip == vip);
+        let tally = |service: &ServiceSpec| {
+            Tally::of(service, |server| self.health[&(service.id(), server)])
+        };
+        of_vip.map(tally).collect()
+    }
+
     /// The decision as `announce CODE` or `withdraw CODE`.
     fn decide(&self) -> String {
         let decisions = self.decisions();
@@ -101,11 +109,10 @@ impl Case {
         };
         decide(&Inputs {
             vips: wanted,
-            services: &self.services,
+            services: &|vip| self.tallies(vip),
             admin_state: self.admin_state,
             admin_reason: "kernel",
             overrides: &self.overrides,
-            health: &|service, server| self.health[&(service, server)],
             readiness: &|_| self.readiness.clone(),
             held: &self.held,
             announced: &self.announced,

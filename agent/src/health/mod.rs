@@ -10,10 +10,11 @@ mod probe;
 mod state;
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
-use isopath_api::declare::{CheckKind, CheckSpec, ServiceSpec};
+use isopath_api::declare::{CheckKind, ServiceSpec};
 use isopath_api::ids::{RealServerId, ServiceId};
 use isopath_api::observed::{CheckResult, Health};
 use jiff::Timestamp;
@@ -55,7 +56,8 @@ pub struct Outcome {
 /// One check and the health it found.
 #[derive(Debug)]
 pub struct Checked {
-    spec: CheckSpec,
+    /// The service, for its check.
+    service: Arc<ServiceSpec>,
     serial: u64,
     state: HealthState,
     /// Since when the health stands.
@@ -96,6 +98,8 @@ impl Unchecked {
 /// All checks of this director.
 #[derive(Debug)]
 pub struct Checks {
+    /// The services that this is about.
+    services: BTreeMap<ServiceId, Arc<ServiceSpec>>,
     running: BTreeMap<CheckKey, Checked>,
     unchecked: BTreeMap<ServiceId, Unchecked>,
     next_serial: u64,
@@ -109,6 +113,7 @@ impl Checks {
     pub fn new() -> (Self, mpsc::Receiver<Outcome>) {
         let (outcomes, receiver) = mpsc::channel(OUTCOMES);
         let checks = Self {
+            services: BTreeMap::new(),
             running: BTreeMap::new(),
             unchecked: BTreeMap::new(),
             next_serial: 0,
@@ -120,42 +125,75 @@ impl Checks {
     }
 
     /// Makes the running checks those of `services`. An unchanged check goes on undisturbed; a
-    /// changed one keeps its health and counts anew.
-    pub fn apply(&mut self, services: &[ServiceSpec], now: Timestamp) {
-        let mut before = std::mem::take(&mut self.running);
-        let unchecked = std::mem::take(&mut self.unchecked);
+    /// changed one keeps its health and counts anew. Answers the services that are not what they
+    /// were, those that are gone aside.
+    pub fn apply(&mut self, services: &[Arc<ServiceSpec>], now: Timestamp) -> Vec<ServiceId> {
+        let mut changed = Vec::new();
+        let mut before = std::mem::take(&mut self.services);
         for service in services {
-            let without = unchecked.get(&service.id());
-            if service.check.kind == CheckKind::None {
-                let since = without.map_or(now, |it| it.since);
-                let servers = Unchecked::new(service, since);
-                self.unchecked.insert(service.id(), servers);
-                continue;
+            let id = service.id();
+            if before.remove(&id).as_ref() != Some(service) {
+                self.check_service(service, now);
+                changed.push(id);
             }
-            for server in &service.real_server {
-                let key = (service.id(), service.real_server_id(server));
-                let checked = match before.remove(&key) {
-                    Some(checked) if checked.spec == service.check => checked,
-                    Some(Checked { state, since, .. }) => {
-                        self.start(key, &service.check, state.health(), since)
-                    }
-                    None => match without.filter(|it| it.has(key.1)) {
-                        Some(it) => self.start(key, &service.check, Health::Up, it.since),
-                        None => self.start(key, &service.check, Health::Unknown, now),
-                    },
-                };
-                self.running.insert(key, checked);
-            }
+            self.services.insert(id, Arc::clone(service));
         }
+        for gone in before.into_keys() {
+            self.unchecked.remove(&gone);
+            self.stop(gone);
+        }
+        changed
+    }
+
+    fn check_service(&mut self, service: &Arc<ServiceSpec>, now: Timestamp) {
+        let id = service.id();
+        let without = self.unchecked.remove(&id);
+        let mut before = self.stop(id);
+        if service.check.kind == CheckKind::None {
+            let since = without.map_or(now, |it| it.since);
+            self.unchecked.insert(id, Unchecked::new(service, since));
+            return;
+        }
+        for server in &service.real_server {
+            let key = (id, service.real_server_id(server));
+            let checked = match before.remove(&key.1) {
+                Some(checked) if checked.service.check == service.check => Checked {
+                    service: Arc::clone(service),
+                    ..checked
+                },
+                Some(Checked { state, since, .. }) => {
+                    self.start(key, service, state.health(), since)
+                }
+                None => match without.as_ref().filter(|it| it.has(key.1)) {
+                    Some(it) => self.start(key, service, Health::Up, it.since),
+                    None => self.start(key, service, Health::Unknown, now),
+                },
+            };
+            self.running.insert(key, checked);
+        }
+    }
+
+    /// Takes the checks of a service, which end when they are dropped.
+    fn stop(&mut self, service: ServiceId) -> BTreeMap<RealServerId, Checked> {
+        let at = |ip, port| (service, RealServerId(SocketAddrV4::new(ip, port)));
+        let all = at(Ipv4Addr::UNSPECIFIED, 0)..=at(Ipv4Addr::BROADCAST, u16::MAX);
+        let keys: Vec<CheckKey> = self.running.range(all).map(|(key, _)| *key).collect();
+        let taken = keys
+            .into_iter()
+            .filter_map(|key| self.running.remove_entry(&key));
+        taken
+            .map(|((_, server), checked)| (server, checked))
+            .collect()
     }
 
     fn start(
         &mut self,
         key: CheckKey,
-        spec: &CheckSpec,
+        service: &Arc<ServiceSpec>,
         health: Health,
         since: Timestamp,
     ) -> Checked {
+        let spec = &service.check;
         let serial = self.next_serial;
         self.next_serial += 1;
         let check = Check {
@@ -167,7 +205,7 @@ impl Checks {
             outcomes: self.outcomes.clone(),
         };
         Checked {
-            spec: spec.clone(),
+            service: Arc::clone(service),
             serial,
             state: HealthState::resumed(health),
             since,
@@ -182,7 +220,7 @@ impl Checks {
             .running
             .get_mut(&outcome.key)
             .filter(|checked| checked.serial == outcome.serial)?;
-        let spec = &checked.spec;
+        let spec = &checked.service.check;
         let change = checked.state.observe(outcome.ok, spec.rise, spec.fall);
         if change.is_some() {
             checked.since = now;
@@ -215,25 +253,49 @@ impl Checks {
         self.running.get(&(service, server))
     }
 
+    /// What is known of the real servers of a service.
+    pub fn of(&self, service: ServiceId) -> ServiceHealth<'_> {
+        ServiceHealth {
+            checks: self,
+            service,
+            unchecked: self.unchecked.get(&service),
+        }
+    }
+}
+
+/// What is known of the real servers of a service.
+#[derive(Debug, Clone, Copy)]
+pub struct ServiceHealth<'a> {
+    checks: &'a Checks,
+    service: ServiceId,
+    unchecked: Option<&'a Unchecked>,
+}
+
+impl<'a> ServiceHealth<'a> {
+    /// A check as it stands; nothing where there is none.
+    pub fn check(self, server: RealServerId) -> Option<&'a Checked> {
+        // A service has one check for all of its real servers, or none.
+        match self.unchecked {
+            Some(_) => None,
+            None => self.checks.check(self.service, server),
+        }
+    }
+
     /// The health of a real server; unknown where there is none.
-    pub fn health(&self, service: ServiceId, server: RealServerId) -> Health {
-        match self.check(service, server) {
-            Some(check) => check.health(),
-            None if self.without_check(service, server).is_some() => Health::Up,
-            None => Health::Unknown,
+    pub fn health(self, server: RealServerId) -> Health {
+        match self.unchecked {
+            Some(unchecked) if unchecked.has(server) => Health::Up,
+            Some(_) => Health::Unknown,
+            None => self.check(server).map_or(Health::Unknown, Checked::health),
         }
     }
 
     /// Since when its health stands; nothing where there is none.
-    pub fn since(&self, service: ServiceId, server: RealServerId) -> Option<Timestamp> {
-        match self.check(service, server) {
-            Some(check) => Some(check.since),
-            None => self.without_check(service, server).map(|it| it.since),
+    pub fn since(self, server: RealServerId) -> Option<Timestamp> {
+        match self.unchecked {
+            Some(unchecked) => unchecked.has(server).then_some(unchecked.since),
+            None => self.check(server).map(|check| check.since),
         }
-    }
-
-    fn without_check(&self, service: ServiceId, server: RealServerId) -> Option<&Unchecked> {
-        self.unchecked.get(&service).filter(|it| it.has(server))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
-use isopath_api::declare::CheckKind;
+use isopath_api::declare::{CheckKind, CheckSpec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -211,13 +211,13 @@ async fn an_https_check_takes_any_certificate_unless_it_is_to_verify() {
 }
 
 /// A service with one real server on the loopback interface.
-fn declared(server: RealServerId, check: CheckSpec) -> Vec<ServiceSpec> {
+fn declared(server: RealServerId, check: CheckSpec) -> Vec<Arc<ServiceSpec>> {
     let check = serde_json::to_value(check).unwrap();
-    let json = serde_json::json!([{
+    let json = serde_json::json!({
         "vip": "10.99.0.1", "protocol": "tcp", "port": 80, "check": check,
         "real_server": [{ "address": server.0.ip(), "port": server.0.port() }],
-    }]);
-    serde_json::from_value(json).unwrap()
+    });
+    vec![Arc::new(serde_json::from_value(json).unwrap())]
 }
 
 async fn next(outcomes: &mut mpsc::Receiver<Outcome>) -> Outcome {
@@ -249,7 +249,7 @@ async fn an_unchanged_check_keeps_its_state_and_a_changed_one_its_health() {
     };
     let services = declared(server, quick.clone());
     checks.apply(&services, Timestamp::UNIX_EPOCH);
-    assert_eq!(checks.health(service(), server), Health::Unknown);
+    assert_eq!(checks.of(service()).health(server), Health::Unknown);
 
     let outcome = next(&mut outcomes).await;
     let change = checks.take(outcome, Timestamp::UNIX_EPOCH);
@@ -297,16 +297,16 @@ async fn without_a_check_a_real_server_is_up_and_a_check_that_comes_keeps_that()
     let (mut checks, _outcomes) = Checks::new();
     let (first, later) = (Timestamp::UNIX_EPOCH, Timestamp::from_second(60).unwrap());
     checks.apply(&declared(server, spec(CheckKind::None)), first);
-    assert_eq!(checks.health(service(), server), Health::Up);
+    assert_eq!(checks.of(service()).health(server), Health::Up);
     checks.apply(&declared(server, spec(CheckKind::None)), later);
-    assert_eq!(checks.since(service(), server), Some(first));
+    assert_eq!(checks.of(service()).since(server), Some(first));
     let other = RealServerId("127.0.0.9:80".parse().unwrap());
-    assert_eq!(checks.health(service(), other), Health::Unknown);
+    assert_eq!(checks.of(service()).health(other), Health::Unknown);
 
     checks.apply(&declared(server, spec(CheckKind::Tcp)), later);
     let check = checks.check(service(), server).expect("the check runs");
     assert_eq!((check.health(), check.since), (Health::Up, first));
-    assert_eq!(checks.health(service(), other), Health::Unknown);
+    assert_eq!(checks.of(service()).health(other), Health::Unknown);
 }
 
 #[tokio::test]
@@ -326,9 +326,9 @@ async fn many_hanging_real_servers_do_not_delay_another_check() {
         },
     );
     for port in 1..=200 {
-        let mut copy = services[0].clone();
+        let mut copy = ServiceSpec::clone(&services[0]);
         copy.port = Some(1000 + port);
-        services.push(copy);
+        services.push(Arc::new(copy));
     }
     let mut quick = declared(
         good,
@@ -339,7 +339,7 @@ async fn many_hanging_real_servers_do_not_delay_another_check() {
         },
     );
     services.append(&mut quick);
-    services.last_mut().unwrap().port = Some(90);
+    Arc::make_mut(services.last_mut().unwrap()).port = Some(90);
     checks.apply(&services, Timestamp::UNIX_EPOCH);
 
     let mut good_tries = 0;

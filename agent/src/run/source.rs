@@ -173,14 +173,18 @@ impl Reload {
         let Some((sections, changed)) = sections.changed(&text, &self.file) else {
             return false;
         };
+        let in_force = self.intents.borrow().clone();
+        let intent = match in_force {
+            Some(in_force) => in_force.with(&changed),
+            None => return false,
+        };
         let services = changed.len();
         for (place, service) in changed {
             self.file.service[place] = service;
         }
         self.sections = Some(sections);
         tracing::info!(services, "reread the file, only services have changed");
-        self.intents
-            .send_replace(Some(Arc::new(Intent::from_file(&self.file))));
+        self.intents.send_replace(Some(Arc::new(intent)));
         true
     }
 }

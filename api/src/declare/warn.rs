@@ -1,5 +1,6 @@
 //! What works but is unwise.
 
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
@@ -109,7 +110,7 @@ pub(super) fn declaration(declaration: &Declaration) -> Vec<Warning> {
 pub(crate) fn all(
     profile: Profile,
     vips: &[VipSpec],
-    services: &[ServiceSpec],
+    services: &[impl Borrow<ServiceSpec>],
     announcers: impl Fn(&VipSpec) -> Announcers,
 ) -> Vec<Warning> {
     let mut warnings = Vec::new();
@@ -129,7 +130,7 @@ pub(crate) fn all(
             });
         }
     }
-    for (index, service) in services.iter().enumerate() {
+    for (index, service) in services.iter().map(Borrow::borrow).enumerate() {
         let vip = vips.iter().find(|vip| vip.address == service.vip);
         let announcers = vip.map_or(Announcers::One, &announcers);
         of_service(service, announcers, &mut |code, key, text| {

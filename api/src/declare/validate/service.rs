@@ -1,5 +1,6 @@
 //! The rules of services, their real servers and their checks.
 
+use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -12,12 +13,12 @@ use crate::fault::Fault;
 use crate::ids::{Packets, Protocol, Vip};
 
 /// Everything wrong with a list of services, located under `/service`.
-pub fn validate_services(vips: &[VipSpec], services: &[ServiceSpec]) -> Vec<Fault> {
+pub fn validate_services(vips: &[VipSpec], services: &[impl Borrow<ServiceSpec>]) -> Vec<Fault> {
     let mut faults = Vec::new();
     let declared: HashSet<Vip> = vips.iter().map(|vip| vip.address).collect();
     let mut first_of = HashMap::with_capacity(services.len());
     let mut of_vip: HashMap<Vip, usize> = HashMap::new();
-    for (index, service) in services.iter().enumerate() {
+    for (index, service) in services.iter().map(Borrow::borrow).enumerate() {
         *of_vip.entry(service.vip).or_default() += 1;
         let at = |key: &str| format!("/service/{index}/{key}");
         if !declared.contains(&service.vip) {
