@@ -55,6 +55,8 @@ pub enum Operation {
     DeleteService(ServiceKey),
     /// Reading a service's destinations.
     ListDestinations(ServiceKey),
+    /// Reading the entries of services' destinations.
+    ListEntries,
     /// Adding a destination to a service.
     AddDestination(ServiceKey, SocketAddr),
     /// Changing a destination of a service.
@@ -83,6 +85,7 @@ impl fmt::Display for Operation {
             }
             Self::DeleteService(key) => write!(f, "delete service {key}"),
             Self::ListDestinations(key) => write!(f, "list the real servers of service {key}"),
+            Self::ListEntries => f.write_str("list the real servers of services by getsockopt"),
             Self::AddDestination(key, address) => {
                 write!(f, "add real server {address} to service {key}")
             }

@@ -33,8 +33,10 @@
 //!
 //! # How fast it is
 //! [`Ipvs::apply`] sends many changes in one system call, and [`Ipvs::tables`] reads everything
-//! with three a service, which is what the kernel's interface allows. For a service with `mh` the
-//! kernel builds the table anew with every destination that is added. To have it built once, add
+//! with three a service, which is what netlink allows. Who reads again and again does best to read
+//! [`Ipvs::services`], to ask [`Ipvs::entries`], the kernel's older interface, which of their
+//! destinations are still what was read before, and to read the others: where nothing changed, that
+//! takes a tenth of the time. For a service with `mh` the kernel builds the table anew with every destination that is added. To have it built once, add
 //! the service with `Scheduler::from("none")`, which schedules nothing, add its destinations, and
 //! set its scheduler last; clients are let in when all is there.
 //!
@@ -53,6 +55,7 @@ mod attribute;
 mod change;
 mod client;
 mod destination;
+mod entries;
 mod error;
 mod flags;
 mod message;
@@ -68,6 +71,7 @@ pub use client::Ipvs;
 pub use destination::{
     Destination, DestinationSpec, Forwarding, Tunnel, TunnelChecksum, TunnelKind,
 };
+pub use entries::DestinationEntry;
 pub use error::{Cause, Error, Operation};
 pub use flags::ServiceFlags;
 pub use message::{Info, Timeouts};

@@ -72,7 +72,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    fn number(self) -> u16 {
+    pub(crate) fn number(self) -> u16 {
         match self {
             Self::Tcp => 6,
             Self::Udp => 17,

@@ -42,6 +42,27 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// What the kernel's older interface says of them, which is what a [`DestinationEntry`] has:
+    /// bytes whole, of all others the lower 32 bits. Who counted 2³² packets more counted bytes.
+    ///
+    /// [`DestinationEntry`]: crate::DestinationEntry
+    #[must_use]
+    pub fn narrow(self) -> Self {
+        let low = |wide: u64| wide & u64::from(u32::MAX);
+        Self {
+            connections: low(self.connections),
+            in_packets: low(self.in_packets),
+            out_packets: low(self.out_packets),
+            in_bytes: self.in_bytes,
+            out_bytes: self.out_bytes,
+            connections_per_second: low(self.connections_per_second),
+            in_packets_per_second: low(self.in_packets_per_second),
+            out_packets_per_second: low(self.out_packets_per_second),
+            in_bytes_per_second: low(self.in_bytes_per_second),
+            out_bytes_per_second: low(self.out_bytes_per_second),
+        }
+    }
+
     /// Reads the 64 bit counters, or where the kernel has none (before Linux 4.1) those of 32
     /// bits. It sends both, with the same numbers in them, so that one of them is enough.
     pub(crate) fn parse_either(

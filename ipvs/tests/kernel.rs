@@ -11,8 +11,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use isopath_ipvs::{
-    Cause, Change, DestinationSpec, Error, Family, Forwarding, Ipvs, Scheduler, ServiceFlags,
-    ServiceKey, ServiceSpec, Timeouts,
+    Cause, Change, Destination, DestinationEntry, DestinationSpec, Error, Family, Forwarding, Ipvs,
+    Scheduler, Service, ServiceFlags, ServiceKey, ServiceSpec, Timeouts,
 };
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
@@ -322,9 +322,125 @@ async fn a_process_that_may_not_is_told_so() {
         ..all
     };
     set_capabilities(None, fewer).unwrap();
-    let refused = cause(Ipvs::connect().await.unwrap().services().await);
+    let ipvs = Ipvs::connect().await.unwrap();
+    let refused = cause(ipvs.services().await);
+    let key = ServiceKey::tcp(address("10.99.0.1:80"));
+    let entries = cause(ipvs.entries(vec![key]).await);
     set_capabilities(None, all).unwrap();
     assert!(matches!(refused, Cause::NoPermission), "{refused:?}");
+    assert!(matches!(entries, Cause::NoPermission), "{entries:?}");
+}
+
+/// What is read of the kernel.
+type Tables = Vec<(Service, Vec<Destination>)>;
+
+/// Which of these services are not told to be as they were read: by netlink for what they are
+/// themselves, by entries for their destinations.
+async fn changed(ipvs: &Ipvs, tables: &Tables) -> Vec<ServiceKey> {
+    let services = ipvs.services().await.unwrap();
+    let keys = tables.iter().map(|(service, _)| service.spec.key);
+    let entries = ipvs.entries(keys.collect()).await.unwrap();
+    let is = |(server, entry): (&Destination, &DestinationEntry)| entry.is(&server.spec);
+    let still = |(service, servers): &(Service, Vec<Destination>), entries: Option<Vec<_>>| {
+        services.contains(service)
+            && entries.is_some_and(|entries| {
+                entries.len() == servers.len() && servers.iter().zip(&entries).all(is)
+            })
+    };
+    let tables = tables.iter().zip(entries);
+    let changed = tables.filter(|(table, entries)| !still(table, entries.clone()));
+    let mut changed: Vec<_> = changed.map(|((service, _), _)| service.spec.key).collect();
+    changed.sort();
+    changed
+}
+
+/// Whatever somebody else does to a service, it is not taken for unchanged, and no other is.
+#[tokio::test]
+async fn every_change_of_ipvsadm_is_noticed() {
+    let Some(_namespace) = Namespace::enter("notice") else {
+        return;
+    };
+    let ipvs = Ipvs::connect().await.unwrap();
+    let ipvsadm = |line: &str| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        run("ipvsadm", &words);
+    };
+    let name = ["-t 10.99.0.1:80", "-u 10.99.0.2:53", "-f 7"];
+    for name in name {
+        ipvsadm(&format!("-A {name} -s rr"));
+        for server in 11..=13 {
+            ipvsadm(&format!("-a {name} -r 10.1.0.{server} -g -w 3 -x 9 -y 5"));
+        }
+    }
+    let keys = [
+        ServiceKey::tcp(address("10.99.0.1:80")),
+        ServiceKey::udp(address("10.99.0.2:53")),
+        ServiceKey::mark(Family::V4, 7),
+    ];
+    let changes = [
+        "-e {} -r 10.1.0.12 -g -w 4 -x 9 -y 5",
+        "-e {} -r 10.1.0.12 -g -w 0 -x 9 -y 5",
+        "-e {} -r 10.1.0.12 -g -w 3 -x 10 -y 5",
+        "-e {} -r 10.1.0.12 -g -w 3 -x 10 -y 6",
+        "-e {} -r 10.1.0.12 -m -w 3 -x 10 -y 6",
+        "-d {} -r 10.1.0.12",
+        "-a {} -r 10.1.0.14 -g -w 3",
+        "-d {} -r 10.1.0.11",
+        // Now at the head of the list.
+        "-a {} -r 10.1.0.11 -g -w 3 -x 9 -y 5",
+        "-E {} -s wlc",
+        "-E {} -s sh",
+        "-E {} -s sh -b sh-port",
+        "-E {} -s rr -p 50",
+        "-E {} -s rr -p 60",
+        "-E {} -s rr -p 60 -M 255.255.255.0",
+        "-E {} -s rr",
+        "-a {} -r 10.1.0.15 -i",
+    ];
+    for (key, name) in keys.into_iter().zip(name) {
+        // The others differ in how a service is named, not in what becomes of it.
+        let changes = if key == keys[0] {
+            &changes[..]
+        } else {
+            &changes[12..]
+        };
+        for change in changes {
+            let tables = ipvs.tables().await.unwrap();
+            assert_eq!(changed(&ipvs, &tables).await, [], "before {change}");
+            let change = change.replace("{}", name);
+            ipvsadm(&change);
+            assert_eq!(changed(&ipvs, &tables).await, [key], "after {change}");
+        }
+        // A tunnel's options are what entries have no field for.
+        let tables = ipvs.tables().await.unwrap();
+        assert_eq!(changed(&ipvs, &tables).await, [key], "a tunnel is not told");
+        ipvsadm(&format!("-d {name} -r 10.1.0.15"));
+        let tables = ipvs.tables().await.unwrap();
+        assert_eq!(changed(&ipvs, &tables).await, []);
+        // An IPv6 destination is left out of the entries, but counted.
+        let six = address("[2001:db8::5]:80");
+        let six = DestinationSpec::new(six, Forwarding::Tunnel, 1);
+        ipvs.add_destination(&key, &six).await.unwrap();
+        assert_eq!(changed(&ipvs, &tables).await, [key], "an IPv6 destination");
+        ipvs.delete_destination(&key, six.address).await.unwrap();
+        assert_eq!(changed(&ipvs, &tables).await, []);
+    }
+    let tables = ipvs.tables().await.unwrap();
+    ipvsadm("-D -f 7");
+    assert_eq!(
+        changed(&ipvs, &tables).await,
+        [keys[2]],
+        "a service is gone"
+    );
+    // As many as one would not guess.
+    let server = |number| SocketAddr::from(([10, 2, 0, number], 80));
+    let server = |number| DestinationSpec::new(server(number), Forwarding::Masquerade, 1);
+    let servers = (0..=255).map(|number| Change::AddDestination(keys[0], server(number)));
+    for result in ipvs.apply(&servers.collect::<Vec<_>>()).await {
+        result.unwrap();
+    }
+    let tables = ipvs.tables().await.unwrap();
+    assert_eq!(changed(&ipvs, &tables).await, []);
 }
 
 #[tokio::test]
@@ -384,5 +500,14 @@ async fn a_long_list_arrives_whole_and_connections_are_counted() {
         counted.1.in_packets >= 2 && counted.1.in_bytes >= 100,
         "{counted:?}"
     );
+    let entries = ipvs.entries(vec![key]).await.unwrap().remove(0).unwrap();
+    let servers = ipvs.destinations(&key).await.unwrap();
+    assert_eq!(entries[0].active, servers[0].active);
+    let (entry, server) = (entries[0].stats, servers[0].stats.narrow());
+    assert_eq!(
+        (entry.connections, entry.in_packets, entry.in_bytes),
+        (server.connections, server.in_packets, server.in_bytes)
+    );
+    assert!(entry.in_bytes >= 100, "{entry:?}");
     drop(client);
 }

@@ -322,6 +322,7 @@ async fn every_combination_survives_the_kernel_and_ipvsadm() {
         result.unwrap_or_else(|error| panic!("{change:?}: {error}: {}", error.cause));
     }
     assert_same(&read(&ipvs).await, &rules);
+    assert_said_by_entries(&ipvs).await;
 
     // ipvsadm indents nothing but by its own mistake: compared are the words.
     let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -354,6 +355,39 @@ async fn every_combination_survives_the_kernel_and_ipvsadm() {
         server.lower_threshold = 0;
     }
     assert_same(&read(&ipvs).await, &without_thresholds);
+}
+
+/// The older interface says of everything that it can say what netlink does, and of the rest that
+/// it cannot.
+async fn assert_said_by_entries(ipvs: &Ipvs) {
+    let tables = ipvs.tables().await.unwrap();
+    let keys = tables.iter().map(|(service, _)| service.spec.key);
+    let entries = ipvs.entries(keys.collect()).await.unwrap();
+    assert_eq!(entries.len(), tables.len());
+    let (mut said, mut unsaid) = (0, 0);
+    for ((service, servers), entries) in tables.iter().zip(entries) {
+        let key = service.spec.key;
+        let six = servers.iter().any(|server| server.spec.address.is_ipv6());
+        let Some(entries) = entries else {
+            assert!(six || key.family() == Family::V6, "{key} is not said");
+            continue;
+        };
+        assert_eq!(entries.len(), servers.len(), "{key}");
+        for (entry, server) in entries.iter().zip(servers) {
+            assert_eq!(server.spec.address, entry.address.into(), "{key}");
+            assert_eq!(server.spec.forwarding, entry.forwarding, "{key}");
+            let tunnelled = server.spec.forwarding == Forwarding::Tunnel;
+            assert_eq!(entry.is(&server.spec), !tunnelled, "{key}: {server:?}");
+            let counts = (entry.active, entry.inactive, entry.persistent);
+            assert_eq!(counts, (server.active, server.inactive, server.persistent));
+            assert_eq!(entry.stats, server.stats.narrow());
+            *if tunnelled { &mut unsaid } else { &mut said } += 1;
+        }
+    }
+    assert!(
+        said > 20 && unsaid > 20,
+        "{said} are said, {unsaid} are not"
+    );
 }
 
 /// The thresholds of every destination that ipvsadm lists, upper and lower.
