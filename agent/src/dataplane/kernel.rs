@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use isopath_api::ids::{ServiceId, Vip};
-use isopath_ipvs::{Cause, Change, Ipvs};
+use isopath_ipvs::{Cause, Change, DestinationEntry, Ipvs, Service, ServiceKey};
 use tokio::time::timeout;
+use tracing::warn;
 
 use super::error::DataplaneError;
 use super::link::Links;
@@ -15,6 +17,8 @@ use super::observed::{Observed, kernel_service, service_id, service_key};
 use super::state::KernelService;
 use super::step::{Step, Subject};
 use super::sysctl;
+use super::unchanged;
+use crate::causes;
 
 /// How long the kernel may take for one call: milliseconds are usual.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,6 +39,8 @@ pub(super) struct Kernel {
     links: Links,
     /// `/proc/sys`.
     sysctls: PathBuf,
+    /// Whether the kernel's older interface is worth asking: it never failed.
+    entries: AtomicBool,
 }
 
 /// What is looked at.
@@ -51,6 +57,7 @@ impl Kernel {
             ipvs: patiently(Ipvs::connect()).await??,
             links: Links::connect()?,
             sysctls: PathBuf::from("/proc/sys"),
+            entries: AtomicBool::new(true),
         })
     }
 
@@ -64,18 +71,76 @@ impl Kernel {
         let mut observed = Observed::default();
         self.observe_host(scope, &mut observed).await?;
         let known = |id: &ServiceId| before?.services.get(id);
-        let mut services = patiently(self.ipvs.services()).await??;
+        let named =
+            |service: Service| Some((service_id(&service.spec.key, &scope.marks)?, service));
+        let services = patiently(self.ipvs.services()).await??;
+        let mut services: Vec<(ServiceId, Service)> =
+            services.into_iter().filter_map(named).collect();
         while !services.is_empty() {
             let some = services.split_off(services.len().saturating_sub(AT_ONCE));
-            for (service, destinations) in patiently(self.ipvs.tables_of(some)).await?? {
-                let Some(id) = service_id(&service.spec.key, &scope.marks) else {
-                    continue;
-                };
+            let (ids, changed) = self.changed(some, known, &mut observed).await?;
+            let tables = patiently(self.ipvs.tables_of(changed)).await??;
+            for (id, (service, destinations)) in ids.into_iter().zip(tables) {
                 let service = kernel_service(service, destinations);
                 observed.services.insert(id, same(known(&id), service));
             }
         }
         Ok(observed)
+    }
+
+    /// Puts those of these services that are still as they are known into `observed`, and answers
+    /// which of them have to be read.
+    ///
+    /// Netlink has told what there is to a service itself. Whether its real servers are still the
+    /// same the kernel's older interface tells, in a tenth of the time that reading them takes.
+    async fn changed<'a>(
+        &self,
+        services: Vec<(ServiceId, Service)>,
+        known: impl Fn(&ServiceId) -> Option<&'a Arc<KernelService>>,
+        observed: &mut Observed,
+    ) -> Result<(Vec<ServiceId>, Vec<Service>), DataplaneError> {
+        let candidate = |(id, service): &(ServiceId, Service)| {
+            known(id).filter(|known| unchanged::can_be_told(known, service))
+        };
+        let candidates: Vec<_> = services.iter().map(candidate).collect();
+        let keys = candidates.iter().flatten().map(|known| known.spec.key);
+        let mut entries = self.entries(keys.collect()).await?.into_iter();
+        let (mut ids, mut changed) = (Vec::new(), Vec::new());
+        for ((id, service), candidate) in services.into_iter().zip(candidates) {
+            if let Some(known) = candidate
+                && let Some(Some(entries)) = entries.next()
+                && unchanged::is_still(known, &entries)
+            {
+                observed.services.insert(id, Arc::clone(known));
+            } else {
+                ids.push(id);
+                changed.push(service);
+            }
+        }
+        Ok((ids, changed))
+    }
+
+    /// The real servers of these services as the kernel's older interface says them; nothing at
+    /// all where that fails, once and for all: it is only quicker.
+    async fn entries(
+        &self,
+        services: Vec<ServiceKey>,
+    ) -> Result<Vec<Option<Vec<DestinationEntry>>>, DataplaneError> {
+        if services.is_empty() || !self.entries.load(Ordering::Relaxed) {
+            return Ok(Vec::new());
+        }
+        match patiently(self.ipvs.entries(services)).await? {
+            Ok(entries) => Ok(entries),
+            Err(error) => {
+                self.entries.store(false, Ordering::Relaxed);
+                let error = causes(&error);
+                warn!(
+                    error,
+                    "the kernel is read over netlink alone, which takes longer"
+                );
+                Ok(Vec::new())
+            }
+        }
     }
 
     /// Reads again what steps were about.

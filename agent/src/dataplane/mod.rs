@@ -34,6 +34,7 @@ mod retry;
 mod state;
 mod step;
 mod sysctl;
+mod unchanged;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -86,7 +86,8 @@ pub(super) fn kernel_service(
     }
 }
 
-fn stats(stats: isopath_ipvs::Stats) -> Stats {
+/// The counters that are kept and reported.
+pub(super) fn stats(stats: isopath_ipvs::Stats) -> Stats {
     Stats {
         connections: stats.connections,
         in_packets: stats.in_packets,
