@@ -43,10 +43,39 @@ pub struct KernelReport {
     pub reconciles: Reconciles,
 }
 
+/// What the task asks of the data plane; see [`Dataplane`], which tests replace.
+trait Reconciled {
+    async fn look(&mut self, wanted: &Wanted);
+    async fn reconcile(&mut self, wanted: &Wanted) -> Report;
+    async fn change(&mut self, wanted: &Wanted) -> Report;
+}
+
+impl Reconciled for Dataplane {
+    async fn look(&mut self, wanted: &Wanted) {
+        self.look(wanted).await;
+    }
+
+    async fn reconcile(&mut self, wanted: &Wanted) -> Report {
+        self.reconcile(wanted).await
+    }
+
+    async fn change(&mut self, wanted: &Wanted) -> Report {
+        self.change(wanted).await
+    }
+}
+
 /// Executes what is wanted, whenever it changes and each second, until nobody wants anything.
 /// Before the first wanted state nothing is touched.
 pub async fn run(
-    mut dataplane: Dataplane,
+    dataplane: Dataplane,
+    wanted: watch::Receiver<Option<Arc<NumberedWanted>>>,
+    reports: watch::Sender<Arc<KernelReport>>,
+) {
+    keep(dataplane, wanted, reports).await;
+}
+
+async fn keep(
+    mut dataplane: impl Reconciled,
     mut wanted: watch::Receiver<Option<Arc<NumberedWanted>>>,
     reports: watch::Sender<Arc<KernelReport>>,
 ) {
@@ -139,3 +168,6 @@ pub async fn adopted_weights(dataplane: &mut Dataplane) -> BTreeMap<CheckKey, u3
     };
     services.iter().flat_map(weight).collect()
 }
+
+#[cfg(test)]
+mod tests;
