@@ -11,8 +11,9 @@ use tokio_rustls::TlsConnector;
 
 /// The two ways in which a check looks at a real server's certificate.
 pub(crate) struct CheckTls {
-    unverified: TlsConnector,
-    /// Made when the first check wants it: the system's roots take time and memory to read.
+    /// Each is made when the first check wants it: many directors check nothing over TLS, and the
+    /// system's roots take time and memory to read.
+    unverified: OnceLock<TlsConnector>,
     verified: OnceLock<TlsConnector>,
 }
 
@@ -24,20 +25,22 @@ impl std::fmt::Debug for CheckTls {
 
 impl CheckTls {
     pub(crate) fn new() -> Self {
-        let verifier = Arc::new(AnyCertificate(provider()));
-        let config = client_config()
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
         Self {
-            unverified: connector(config),
+            unverified: OnceLock::new(),
             verified: OnceLock::new(),
         }
     }
 
     pub(crate) fn connector(&self, verify: bool) -> &TlsConnector {
         if !verify {
-            return &self.unverified;
+            return self.unverified.get_or_init(|| {
+                let verifier = Arc::new(AnyCertificate(provider()));
+                let config = client_config()
+                    .dangerous()
+                    .with_custom_certificate_verifier(verifier)
+                    .with_no_client_auth();
+                connector(config)
+            });
         }
         self.verified.get_or_init(|| {
             let config = client_config()
