@@ -5,13 +5,18 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use isopath_api::config::Dataplane;
 use isopath_api::speaker::Owner;
-use isopath_api::view::DrainRequest;
+use isopath_api::view::{Agreement, DirectorPlacement, DrainRequest, EventView};
+use isopath_lab::controller::CLUSTER;
+use isopath_lab::director::Director;
 use isopath_lab::fetch::{Load, Tally};
+use isopath_lab::netns::Namespace;
 use isopath_lab::plan::VIP;
 use isopath_lab::report::say;
 use isopath_lab::switch::SwitchKind;
@@ -70,12 +75,17 @@ fn all_phases(lab: &mut Lab) -> Result<()> {
     let (kind, up) = (lab.switch.kind(), started.elapsed());
     say(format_args!("e2e: {kind} up after {up:.0?}"));
     all_are_used(lab)?;
-    let phases = [
+    let mut phases = vec![
         real_server_killed(lab)?,
         director_drained(lab)?,
         agent_killed(lab)?,
         speaker_killed(lab)?,
     ];
+    match kind {
+        SwitchKind::Frr => phases.push(director_differs(lab)?),
+        // What is tried is a director and the controller, so once is enough.
+        SwitchKind::Bird => {}
+    }
     print(&phases);
     for Phase { what, tally, .. } in &phases[1..] {
         let (failures, failed) = (tally.failures(), &tally.failed);
@@ -274,6 +284,108 @@ fn speaker_killed(lab: &mut Lab) -> Result<Phase> {
     lab.directors[2].start_speaker()?;
     lab.switch.wait_for_fib(VIP, &lab.all_next_hops(), SOON)?;
     Ok(phase)
+}
+
+/// A sysctl that a director's kernel has another value of and does not take its own again. The
+/// mounts are over files that each network namespace has for itself.
+struct Stuck {
+    namespace: Namespace,
+    /// Where it can be written still.
+    beside: PathBuf,
+}
+
+impl Stuck {
+    const SYSCTL: &str = "/proc/sys/net/ipv4/vs/sloppy_tcp";
+
+    fn new(director: &Director) -> Result<Self> {
+        let stuck = Self {
+            namespace: director.namespace().clone(),
+            beside: director.directory().join("sloppy_tcp"),
+        };
+        // It can only be read before it changes, or the agent would repair it in between.
+        stuck.run(
+            ": >\"$1\"; mount --bind \"$0\" \"$1\"; mount --bind \"$0\" \"$0\"
+             mount -o remount,bind,ro \"$0\"; echo 0 >\"$1\"",
+        )?;
+        Ok(stuck)
+    }
+
+    fn run(&self, script: &str) -> Result<()> {
+        let mut command = Command::new("sh");
+        command
+            .args(["-ec", script, Self::SYSCTL])
+            .arg(&self.beside);
+        self.namespace.run(&mut command).map(drop)
+    }
+}
+
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        if let Err(error) = self.run("echo 1 >\"$1\"; umount \"$0\"; umount \"$1\"") {
+            say(format_args!("e2e: the mounts stay: {error:#}"));
+        }
+    }
+}
+
+/// Nothing fails: the director that would not take over the others' connections withdraws by
+/// itself, the controller tells which it is, and it announces again when it is as the others.
+fn director_differs(lab: &mut Lab) -> Result<Phase> {
+    let mut stuck = None;
+    let phase = phase("one director differs", lab, |lab| {
+        stuck = Some(Stuck::new(&lab.directors[3])?);
+        lab.switch
+            .wait_for_fib(VIP, &lab.next_hops([1, 2, 3]), SOON)
+    })?;
+    let status = lab.directors[3].agent_status()?;
+    let reason = status.vips.first().context("d4 has no VIP")?.reason.code();
+    // The cause of the difference, where it is known; otherwise it would be `digest-mismatch`.
+    ensure!(reason == "sysctl-refused", "d4 withdrew for {reason}");
+    controller_tells(lab, &["d4"], "error: differs: ")?;
+    drop(stuck);
+    lab.switch.wait_for_fib(VIP, &lab.all_next_hops(), SOON)?;
+    controller_tells(lab, &[], "info: differs no more: ")?;
+    Ok(phase)
+}
+
+/// Waits until the controller says of these directors, and of no other, that they differ: in its
+/// view, as a problem, in its metrics, and as the latest event on d4's placement.
+fn controller_tells(lab: &Lab, directors: &[&str], event: &str) -> Result<()> {
+    let count = directors.len();
+    let metric = format!(
+        "isopath_digest_mismatch{{cluster=\"{CLUSTER}\",service=\"tcp:{VIP}:80\"}} {count}\n"
+    );
+    let what = format!("the controller to tell that {directors:?} differ");
+    wait::until(what, SOON, || {
+        let view = lab.controller.view()?;
+        let placements = view.services.iter().filter_map(|it| it.placement.as_ref());
+        let differs = |it: &&DirectorPlacement| it.agreement == Agreement::Differs;
+        let found: Vec<String> = placements
+            .flat_map(|it| it.directors.iter().filter(differs))
+            .map(|it| it.director.to_string())
+            .collect();
+        let is_problem = |name: &&str| {
+            let object = format!("placement on director {name}");
+            view.problems.iter().any(|it| it.object == object)
+        };
+        let problems = directors.iter().filter(|name| is_problem(name)).count();
+        let metrics = lab.controller.request("GET", "/metrics", None)?.body;
+        let events = lab.controller.request("GET", "/api/v1/events", None)?.body;
+        let events: Vec<EventView> = serde_json::from_str(&events)
+            .with_context(|| format!("reading the events: {events}"))?;
+        let latest = events
+            .iter()
+            .find(|it| it.object == "placement on director d4")
+            .map(|it| format!("{}: {}", it.severity.as_str(), it.what));
+        let told = found == directors
+            && problems == count
+            && metrics.contains(&metric)
+            && latest.as_ref().is_some_and(|it| it.starts_with(event));
+        Ok(Probe::when(told, (), || {
+            let metrics = metrics.lines().filter(|it| it.contains("digest_mismatch{"));
+            let metrics: Vec<&str> = metrics.collect();
+            format!("{found:?}, {problems} problems, {metrics:?}, {latest:?}")
+        }))
+    })
 }
 
 fn print(phases: &[Phase]) {
