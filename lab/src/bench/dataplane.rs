@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::table::{number, print_aligned, print_markdown, suffix};
 use super::write;
+use crate::binaries;
 use crate::report::say;
 use crate::vm::{self, VmSpec};
 
@@ -183,6 +184,25 @@ fn keep(options: &Options, lines: &Lines) -> Result<()> {
     write(&options.json, &report)
 }
 
+/// Copies what is measured, and what it is measured with, into the machine's memory, and then
+/// executes its arguments; `$0` is the directory of our programs. A program that lies on the host
+/// is read from there anew whenever it is started, the larger the longer, which takes an emulated
+/// machine more than a second for each of ours.
+const IN_MEMORY: &str = r#"set -e
+memory=/run/isopath-programs
+mkdir "$memory" "$memory/bin" "$memory/lib"
+for program in isopath-agent isopath-speaker isopathd; do
+    if [ -e "$0/$program" ]; then cp "$0/$program" "$memory/bin"; fi
+done
+for program in bash ip ipvsadm keepalived nginx sh; do
+    path=$(PATH=$PATH:/usr/sbin:/sbin command -v "$program") || continue
+    cp --dereference "$path" "$memory/bin"
+done
+ldd "$memory"/bin/* | sed -n 's/.* => \(\/[^ ]*\).*/\1/p' | sort --unique |
+    xargs cp --dereference --target-directory "$memory/lib"
+export ISOPATH_BIN_DIR=$memory/bin PATH=$memory/bin:$PATH LD_LIBRARY_PATH=$memory/lib
+exec "$@""#;
+
 /// Runs this same program in a virtual machine that may write where the results go.
 fn in_machine(options: &Options) -> Result<bool> {
     let own = std::env::current_exe().context("finding the path of this program")?;
@@ -191,7 +211,12 @@ fn in_machine(options: &Options) -> Result<bool> {
     let directory = json.parent().unwrap_or(Path::new("/")).to_owned();
     std::fs::create_dir_all(&directory)
         .with_context(|| format!("making {}", directory.display()))?;
-    let mut command = vec![own.to_owned(), "bench".to_owned(), "dataplane".to_owned()];
+    let agent = binaries::find("isopath-agent")?;
+    let programs = agent.parent().unwrap_or(Path::new("/")).to_str();
+    let programs = programs.context("the path of the programs is not UTF-8")?;
+    let mut command: Vec<String> = ["bash", "-c", IN_MEMORY, programs, own, "bench", "dataplane"]
+        .map(str::to_owned)
+        .into();
     command.push("--direct".to_owned());
     command.push(format!("--reps={}", options.reps));
     command.push(format!("--name={}", options.name));
