@@ -88,34 +88,81 @@ pub fn parse_toml<T: DeserializeOwned>(
     text: &str,
     validate: impl FnOnce(&T) -> Vec<Fault>,
 ) -> Result<T, FileFaults> {
-    let at = |offset: usize, message: String| at_offset(file, text, offset, message);
     let value: T = toml::from_str(text).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
-        FileFaults(vec![at(offset, error.message().to_owned())])
+        let places = Places::of(file, text);
+        FileFaults(vec![places.at_offset(offset, error.message().to_owned())])
     })?;
     let faults = validate(&value);
     if faults.is_empty() {
         return Ok(value);
     }
-    let located = faults
-        .into_iter()
-        .map(|fault| at(offset_of(text, &fault.pointer), fault.message))
-        .collect();
-    Err(FileFaults(located))
+    let places = Places::of(file, text);
+    let located = faults.into_iter();
+    let located = located.map(|fault| places.fault(&fault.pointer, fault.message));
+    Err(FileFaults(located.collect()))
 }
 
-/// A message about what stands at a JSON pointer of a TOML document that could be read.
-pub fn in_toml(file: &str, text: &str, pointer: &str, message: String) -> FileFault {
-    at_offset(file, text, offset_of(text, pointer), message)
+/// The places of a TOML document's values.
+#[derive(Debug)]
+pub struct Places<'a> {
+    file: &'a str,
+    text: &'a str,
+    /// Nothing where the document cannot be read.
+    root: Option<(usize, DeValue<'a>)>,
+    /// Where each line begins.
+    lines: Vec<usize>,
 }
 
-fn at_offset(file: &str, text: &str, offset: usize, message: String) -> FileFault {
-    let (line, column) = line_column(text, offset);
-    FileFault {
-        file: file.to_owned(),
-        line,
-        column,
-        message,
+impl<'a> Places<'a> {
+    /// The places of a document, which is looked through once.
+    pub fn of(file: &'a str, text: &'a str) -> Self {
+        let root = DeTable::parse(text).ok();
+        let ends = text.match_indices('\n').map(|(end, _)| end + 1);
+        Self {
+            file,
+            text,
+            root: root.map(|table| (table.span().start, DeValue::Table(table.into_inner()))),
+            lines: std::iter::once(0).chain(ends).collect(),
+        }
+    }
+
+    /// A message about what stands at a JSON pointer; about its nearest parent where it is
+    /// absent.
+    pub fn fault(&self, pointer: &str, message: String) -> FileFault {
+        self.at_offset(self.offset_of(pointer), message)
+    }
+
+    /// The byte where the value at `pointer` starts; of its nearest parent where it is absent.
+    fn offset_of(&self, pointer: &str) -> usize {
+        let Some((start, root)) = &self.root else {
+            return 0;
+        };
+        let (mut offset, mut value) = (*start, root);
+        for segment in pointer.split('/').skip(1) {
+            let key = segment.replace("~1", "/").replace("~0", "~");
+            let next = match value {
+                DeValue::Table(table) => table.get(key.as_str()),
+                DeValue::Array(array) => key.parse().ok().and_then(|index: usize| array.get(index)),
+                _ => None,
+            };
+            let Some(next) = next else { break };
+            offset = next.span().start;
+            value = next.get_ref();
+        }
+        offset
+    }
+
+    fn at_offset(&self, offset: usize, message: String) -> FileFault {
+        let line = self.lines.partition_point(|start| *start <= offset);
+        let start = self.lines[line - 1];
+        let before = self.text.get(start..offset).unwrap_or_default();
+        FileFault {
+            file: self.file.to_owned(),
+            line,
+            column: before.chars().count() + 1,
+            message,
+        }
     }
 }
 
@@ -162,39 +209,6 @@ fn json_pointer(path: &serde_path_to_error::Path) -> String {
         }
     }
     pointer
-}
-
-/// The byte where the value at `pointer` starts; of its nearest parent where it is absent.
-fn offset_of(text: &str, pointer: &str) -> usize {
-    let Ok(table) = DeTable::parse(text) else {
-        return 0;
-    };
-    let mut offset = table.span().start;
-    let root = DeValue::Table(table.into_inner());
-    let mut value = &root;
-    for segment in pointer.split('/').skip(1) {
-        let key = segment.replace("~1", "/").replace("~0", "~");
-        let next = match value {
-            DeValue::Table(table) => table.get(key.as_str()),
-            DeValue::Array(array) => key.parse().ok().and_then(|index: usize| array.get(index)),
-            _ => None,
-        };
-        let Some(next) = next else { break };
-        offset = next.span().start;
-        value = next.get_ref();
-    }
-    offset
-}
-
-fn line_column(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset).unwrap_or(text);
-    let line = before.matches('\n').count() + 1;
-    let column = before
-        .rsplit('\n')
-        .next()
-        .map_or(0, |tail| tail.chars().count())
-        + 1;
-    (line, column)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fault::{self, FileFault};
+use crate::fault::{FileFault, Places};
 
 use super::{
     CheckKind, Declaration, Forwarding, Profile, Scheduler, SchedulerFlag, ServiceSpec, VipSpec,
@@ -24,9 +24,8 @@ pub struct Warning {
 
 impl Warning {
     /// The warning at its line of the TOML document that declares it.
-    pub fn in_toml(&self, file: &str, text: &str) -> FileFault {
-        let message = format!("warning: {}: {}", self.code, self.text);
-        fault::in_toml(file, text, &self.at, message)
+    pub fn in_toml(&self, places: &Places<'_>) -> FileFault {
+        places.fault(&self.at, format!("warning: {}: {}", self.code, self.text))
     }
 }
 

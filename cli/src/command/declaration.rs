@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use isopath_api::declare::{Declaration, Warning};
-use isopath_api::fault::parse_toml;
+use isopath_api::fault::{Places, parse_toml};
 use isopath_api::ids::ClusterName;
 use isopath_api::view::{Applied, RevisionView};
 use reqwest::Method;
@@ -97,8 +97,8 @@ fn declared(controller: &Controller, name: &ClusterName) -> Result<Value, Failur
 /// What is unwise, each with its place in the file, as refusals have it.
 fn warnings(file: &Path, text: &str, warnings: &[Warning]) -> String {
     let file = file.display().to_string();
-    let line =
-        |warning: &Warning| format!("{}\n", printable(&warning.in_toml(&file, text).to_string()));
+    let places = Places::of(&file, text);
+    let line = |it: &Warning| format!("{}\n", printable(&it.in_toml(&places).to_string()));
     warnings.iter().map(line).collect()
 }
 
