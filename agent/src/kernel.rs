@@ -16,12 +16,17 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use crate::causes;
 use crate::dataplane::{Dataplane, KernelService, Report, Wanted};
 use crate::health::CheckKey;
+use crate::memory;
 
 /// How often the kernel is looked at when nothing changes: finds drift and reads the counters.
 const TICK: Duration = Duration::from_secs(1);
 
 /// How long the kernel may take to say what it has when the agent starts.
 const ADOPTION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often free memory is given back when nothing changes: reports and scrapes of a large set
+/// use some, too. After a change it is given back with the next look.
+const GIVE_BACK: Duration = Duration::from_secs(60);
 
 /// What the kernel shall have, and its number.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -82,6 +87,8 @@ async fn keep(
     let mut reconciles = Reconciles::default();
     let mut steps = 0;
     let mut put_off = false;
+    // Whether a change has used memory that is not given back yet, and when that was done last.
+    let (mut used, mut given) = (false, Instant::now());
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -139,6 +146,12 @@ async fn keep(
             report,
             reconciles,
         }));
+        if changed {
+            used = true;
+        } else if used || given.elapsed() >= GIVE_BACK {
+            memory::give_back();
+            (used, given) = (false, Instant::now());
+        }
     }
 }
 

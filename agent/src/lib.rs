@@ -25,7 +25,7 @@ pub mod decide;
 pub mod desired;
 pub mod health;
 pub mod kernel;
-mod memory;
+pub mod memory;
 pub mod metrics;
 pub mod overrides;
 pub mod preview;

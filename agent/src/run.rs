@@ -33,7 +33,6 @@ use crate::dataplane::Dataplane;
 use crate::desired::Intent;
 use crate::health::{CheckKey, Checks};
 use crate::kernel::{self, KernelReport, NumberedWanted};
-use crate::memory;
 use crate::metrics::MetricsServer;
 use crate::overrides::{ByVip, OverrideRequest, Overrides};
 use crate::readiness::{Gate, GateReport, Place};
@@ -222,8 +221,6 @@ pub async fn run_until(
         intents: intents_sender,
     };
     let controller = start_source(source, &file, &options, &mut tasks)?;
-    // The file's text and what was parsed of it are gone.
-    memory::give_back();
 
     let (checks, outcomes) = Checks::new();
     let about = About {

@@ -15,7 +15,7 @@ use super::error::DataplaneError;
 use super::link::Links;
 use super::observed::{Observed, kernel_service, service_id, service_key};
 use super::state::KernelService;
-use super::step::{Step, Subject};
+use super::step::{Step, Touched};
 use super::sysctl;
 use super::unchanged;
 use crate::causes;
@@ -154,24 +154,17 @@ impl Kernel {
     pub(super) async fn observe_again(
         &self,
         scope: &Scope,
-        subjects: &BTreeSet<Subject>,
+        touched: &Touched,
         observed: &mut Observed,
     ) -> Result<(), DataplaneError> {
-        let service = |subject: &Subject| match subject {
-            Subject::Service(id) | Subject::RealServer(id, _) => Some(*id),
-            Subject::Sysctl(_) | Subject::Timeouts | Subject::Interface(_) | Subject::Vip(..) => {
-                None
-            }
-        };
-        let services: BTreeSet<ServiceId> = subjects.iter().filter_map(service).collect();
-        if services.len() > MANY {
+        if touched.services.len() > MANY {
             *observed = self.observe(scope, Some(observed)).await?;
             return Ok(());
         }
-        if subjects.iter().any(|subject| service(subject).is_none()) {
+        if touched.host {
             self.observe_host(scope, observed).await?;
         }
-        for id in services {
+        for id in touched.services.iter().copied() {
             match self.service(id).await? {
                 Some(service) => {
                     let service = same(observed.services.get(&id), service);
@@ -210,22 +203,35 @@ impl Kernel {
     }
 
     /// Executes steps of one rank in as few calls as it takes; answers what became of each.
-    pub(super) async fn execute_together(&self, steps: &[Step]) -> Vec<Result<(), DataplaneError>> {
-        let changes: Vec<Vec<Change>> = steps.iter().map(changes).collect();
-        let flat: Vec<Change> = changes.iter().flatten().cloned().collect();
-        let mut results = Vec::with_capacity(flat.len());
-        for some in flat.chunks(CHANGES) {
-            match timeout(PATIENCE, self.ipvs.apply(some)).await {
-                Ok(done) => results.extend(done.into_iter().map(|it| it.map_err(Into::into))),
-                Err(_) => results.extend(some.iter().map(|_| Err(DataplaneError::Silent))),
+    pub(super) async fn execute_together(
+        &self,
+        steps: &[&Step],
+    ) -> Vec<Result<(), DataplaneError>> {
+        let mut results = Vec::with_capacity(steps.len());
+        for some in steps.chunks(CHANGES) {
+            let mut lengths = Vec::with_capacity(some.len());
+            let mut flat = Vec::with_capacity(some.len());
+            for step in some {
+                let before = flat.len();
+                changes(step, &mut flat);
+                lengths.push(flat.len() - before);
             }
+            let mut done = match timeout(PATIENCE, self.ipvs.apply(&flat)).await {
+                Ok(done) => done.into_iter().map(|it| it.map_err(Into::into)).collect(),
+                Err(_) => Vec::new(),
+            }
+            .into_iter();
+            let of_step = |length: usize| -> Result<(), DataplaneError> {
+                let mut outcome = Ok(());
+                for _ in 0..length {
+                    let one = done.next().unwrap_or(Err(DataplaneError::Silent));
+                    outcome = outcome.and(one);
+                }
+                outcome
+            };
+            results.extend(lengths.into_iter().map(of_step));
         }
-        let mut results = results.into_iter();
-        let of_step = |changes: &Vec<Change>| {
-            let results: Vec<_> = results.by_ref().take(changes.len()).collect();
-            results.into_iter().collect()
-        };
-        changes.iter().map(of_step).collect()
+        results
     }
 
     /// Executes a step that has no rank.
@@ -252,7 +258,7 @@ impl Kernel {
             | Step::QuiesceRealServer(..)
             | Step::DeleteRealServer(..)
             | Step::DeleteService(_) => {
-                let mut results = self.execute_together(std::slice::from_ref(step)).await;
+                let mut results = self.execute_together(&[step]).await;
                 results.pop().unwrap_or(Err(DataplaneError::Silent))
             }
         }
@@ -276,26 +282,26 @@ fn same(before: Option<&Arc<KernelService>>, service: KernelService) -> Arc<Kern
     }
 }
 
-/// The changes of IPVS that a step consists of.
-fn changes(step: &Step) -> Vec<Change> {
+/// Adds the changes of IPVS that a step consists of.
+fn changes(step: &Step, changes: &mut Vec<Change>) {
     match step {
-        Step::AddService(_, spec) => vec![Change::AddService(spec.clone())],
-        Step::SetService(_, spec) => vec![Change::SetService(spec.clone())],
+        Step::AddService(_, spec) => changes.push(Change::AddService(spec.clone())),
+        Step::SetService(_, spec) => changes.push(Change::SetService(spec.clone())),
         Step::AddRealServer(id, spec) => {
-            vec![Change::AddDestination(service_key(*id), spec.clone())]
+            changes.push(Change::AddDestination(service_key(*id), spec.clone()));
         }
         Step::ReinsertRealServer(id, spec) => {
             let key = service_key(*id);
-            let delete = Change::DeleteDestination(key, spec.address);
-            vec![delete, Change::AddDestination(key, spec.clone())]
+            changes.push(Change::DeleteDestination(key, spec.address));
+            changes.push(Change::AddDestination(key, spec.clone()));
         }
         Step::SetRealServer(id, spec) | Step::QuiesceRealServer(id, spec) => {
-            vec![Change::SetDestination(service_key(*id), spec.clone())]
+            changes.push(Change::SetDestination(service_key(*id), spec.clone()));
         }
         Step::DeleteRealServer(id, address) => {
-            vec![Change::DeleteDestination(service_key(*id), *address)]
+            changes.push(Change::DeleteDestination(service_key(*id), *address));
         }
-        Step::DeleteService(id) => vec![Change::DeleteService(service_key(*id))],
+        Step::DeleteService(id) => changes.push(Change::DeleteService(service_key(*id))),
         Step::SetSysctl { .. }
         | Step::SetTimeouts(_)
         | Step::AddInterface(_)
@@ -304,7 +310,7 @@ fn changes(step: &Step) -> Vec<Change> {
         | Step::HoldConnections
         | Step::ReleaseConnections
         | Step::RemoveVip { .. }
-        | Step::RemoveInterface(_) => Vec::new(),
+        | Step::RemoveInterface(_) => {}
     }
 }
 

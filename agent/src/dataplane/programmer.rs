@@ -18,7 +18,7 @@ use super::observed::Observed;
 use super::plan::{AtRest, Plan, Planner, Quiesced};
 use super::retry::{Now, Retries};
 use super::state::{KernelService, Preview, Report, Wanted};
-use super::step::{Holds, Step, Subject, Undone, subjects};
+use super::step::{Holds, Step, Subject, Touched, Undone, subjects};
 use super::sysctl;
 use crate::causes;
 use crate::store::{StoreError, read_json, write_json};
@@ -198,12 +198,14 @@ impl Programmer {
             let touched = self
                 .execute(&plan.steps, (wanted, &observed), &mut drift)
                 .await;
-            if touched.subjects.is_empty() {
+            if touched.is_empty() {
                 break;
             }
+            // A large plan does not stay beside what is read again and the next plan.
+            drop(std::mem::take(&mut plan.steps));
             let scope = self.scope(wanted);
             if let Some(kernel) = &self.kernel {
-                let again = kernel.observe_again(&scope, &touched.subjects, &mut observed);
+                let again = kernel.observe_again(&scope, &touched, &mut observed);
                 again.await.inspect_err(|_| self.kernel = None)?;
             }
             self.keep_books(wanted, &observed);
@@ -356,7 +358,7 @@ impl Programmer {
                 if wait || undone.hinders(step) {
                     undone.add(step);
                 } else {
-                    due.push(step.clone());
+                    due.push(step);
                 }
             }
             let results = match &self.kernel {
@@ -370,10 +372,10 @@ impl Programmer {
                 }
                 None => return touched,
             };
-            for (step, result) in due.iter().zip(results) {
+            for (step, result) in due.into_iter().zip(results) {
                 let seen = (wanted, observed);
                 let done = self.take_result(step, result, seen, &mut undone, &mut touched);
-                if done && drift.remove(&step.subject()) {
+                if done && !drift.is_empty() && drift.remove(&step.subject()) {
                     self.counts.drift_repaired += 1;
                 }
             }
@@ -395,7 +397,7 @@ impl Programmer {
         touched: &mut Touched,
     ) -> bool {
         let done = result.is_ok();
-        touched.subjects.insert(step.subject());
+        touched.add(step);
         match result {
             Ok(()) => {
                 touched.done += 1;
@@ -516,15 +518,6 @@ impl Programmer {
             failures: vec![failure],
         }
     }
-}
-
-/// What an execution came to.
-#[derive(Default)]
-struct Touched {
-    /// What steps were about, also those that failed.
-    subjects: BTreeSet<Subject>,
-    done: usize,
-    failed: usize,
 }
 
 /// Why a VIP that needs what failed is not announced.

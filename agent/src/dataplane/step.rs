@@ -340,6 +340,38 @@ impl Undone {
     }
 }
 
+/// What an execution came to.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    /// The services that steps were about, also those that failed.
+    pub(super) services: BTreeSet<ServiceId>,
+    /// Whether steps were about anything else.
+    pub(super) host: bool,
+    /// How many were done.
+    pub(super) done: usize,
+    /// How many failed.
+    pub(super) failed: usize,
+}
+
+impl Touched {
+    /// A step was tried.
+    pub(super) fn add(&mut self, step: &Step) {
+        match step.subject() {
+            Subject::Service(id) | Subject::RealServer(id, _) => {
+                self.services.insert(id);
+            }
+            Subject::Sysctl(_) | Subject::Timeouts | Subject::Interface(_) | Subject::Vip(..) => {
+                self.host = true;
+            }
+        }
+    }
+
+    /// Whether no step was tried.
+    pub(super) fn is_empty(&self) -> bool {
+        self.services.is_empty() && !self.host
+    }
+}
+
 /// Which steps may go together; see [`Step::rank`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rank {

@@ -13,9 +13,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::{StartError, read_sections, summary};
+use crate::causes;
 use crate::controller_link::{ControllerLink, LinkHealth, SnapshotRequest};
 use crate::desired::{Admission, Identity, Intent, admit};
-use crate::{causes, memory};
 
 /// The parts of the link to the controller.
 pub(super) struct ControllerParts<'a> {
@@ -122,7 +122,6 @@ impl Reload {
     pub(super) async fn run(mut self) {
         while self.hangups.recv().await.is_some() {
             self.reread();
-            memory::give_back();
         }
     }
 
