@@ -16,13 +16,17 @@ const CHANGES: usize = 4;
 
 /// Fills the kernel so many times with each program; the programs take turns, so that what
 /// disturbs the machine disturbs all of them.
+///
+/// Each fill has a network namespace of its own. One that was emptied is not empty: for two
+/// minutes the kernel keeps the real servers that were deleted, in a list through which it looks
+/// for each one that is added (`ip_vs_trash_get_dest`), which made a second fill take twice as
+/// long as the first, by how much depending on the order.
 pub(super) fn full(
     name: &str,
     repetitions: usize,
     wanted: &[Row],
     lines: &mut Lines,
 ) -> Result<()> {
-    let rig = Rig::new(name)?;
     let has = |row| wanted.contains(&row);
     let mut all = Collected::new(repetitions, wanted);
     for repetition in 1..=repetitions {
@@ -30,7 +34,10 @@ pub(super) fn full(
             if who == Who::Ipvsadm && !has(Row::Full) {
                 continue;
             }
-            let done = rig.clear().and_then(|()| all.one(&rig, who, wanted));
+            let done = Rig::new(name).and_then(|rig| {
+                all.one(&rig, who, wanted)?;
+                rig.clear()
+            });
             if let Err(error) = done {
                 let why = format!("repetition {repetition}: {error:#}");
                 say(format_args!("{}: {why}", who.name()));
@@ -38,7 +45,6 @@ pub(super) fn full(
             }
         }
     }
-    rig.clear()?;
     lines.add(all.series);
     Ok(())
 }
