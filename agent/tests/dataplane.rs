@@ -676,7 +676,7 @@ async fn the_kernel_s_digests_are_those_that_follow_from_the_declaration() {
         let mut dataplane = director.dataplane();
         let report = dataplane.reconcile(&of(effective)).await;
         assert_ready(&report);
-        assert_eq!(report.digests, expected, "{what}");
+        assert_eq!(*report.digests, expected, "{what}");
     }
     let mut dataplane = director.dataplane();
     let mut fewer = of(|_, weight| weight);

@@ -178,7 +178,7 @@ async fn a_sysctl_that_cannot_be_written_is_named_and_all_else_is_done() {
     let report = recovers(&mut dataplane, &wanted).await;
     assert_ready(&report);
     assert_eq!(sysctl(KEY), "1");
-    for (id, digest) in &report.digests {
+    for (id, digest) in report.digests.iter() {
         assert_ne!(*digest, digests[id], "{id} has the digest of before");
     }
 }

@@ -207,17 +207,36 @@ impl Ipvs {
         &self,
         services: Vec<ServiceKey>,
     ) -> Result<Vec<Option<Vec<DestinationEntry>>>, Error> {
-        let read = move |sockets: &mut Sockets| match &mut sockets.entries {
-            Ok(socket) => services
-                .iter()
-                .map(|key| socket.destinations(key))
-                .collect(),
-            Err(errno) => Err(*errno),
+        let services = services.into_iter().map(|key| (key, ())).collect();
+        self.with_entries(services, |(), entries| entries.to_vec())
+            .await
+    }
+
+    /// The same for who only looks at them: `look` is given what stands beside each service, and
+    /// its destinations, on the thread that reads them, where all services share the memory of
+    /// one.
+    ///
+    /// # Errors
+    /// Those of [`Ipvs::entries`].
+    pub async fn with_entries<T: Send + 'static, R: Send + 'static>(
+        &self,
+        services: Vec<(ServiceKey, T)>,
+        look: impl Fn(&T, &[DestinationEntry]) -> R + Send + 'static,
+    ) -> Result<Vec<Option<R>>, Error> {
+        let read = move |sockets: &mut Sockets| {
+            let socket = sockets.entries.as_mut().map_err(|errno| *errno)?;
+            let mut found = Vec::with_capacity(services.len());
+            for (key, beside) in &services {
+                let entries = socket.destinations(key)?;
+                found.push(entries.map(|entries| look(beside, entries)));
+            }
+            Ok(found)
         };
         let operation = Operation::ListEntries;
         match self.work(read).await {
-            Some(Ok(entries)) => Ok(entries),
+            Some(Ok(found)) => Ok(found),
             Some(Err(errno)) => {
+                let errno: Errno = errno;
                 let refused = Failure::Refused(errno.raw_os_error());
                 Err(Error::new(operation, refused))
             }

@@ -150,8 +150,8 @@ impl DestinationEntry {
             && spec.lower_threshold == self.lower_threshold
     }
 
-    /// Reads a `struct ip_vs_dest_entry`; nothing where the bytes end before it does.
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    /// Reads a `struct ip_vs_dest_entry`; nothing only if its layout had a field outside of it.
+    fn parse(bytes: &[u8; size_of::<DestEntry>()]) -> Option<Self> {
         let address = Ipv4Addr::from(field(bytes, offset_of!(DestEntry, addr))?);
         let port = u16::from_be_bytes(field(bytes, offset_of!(DestEntry, port))?);
         let number = |offset| Some(u32::from_ne_bytes(field(bytes, offset)?));
@@ -188,18 +188,23 @@ fn stats(bytes: &[u8]) -> Option<Stats> {
     })
 }
 
-/// Reads the destinations that the kernel wrote, of which a service has `count`. There are fewer
-/// where it does not say them all, and more where one was added since they were counted: both
-/// are not known then.
-fn destinations(bytes: &[u8], count: usize) -> Option<Vec<DestinationEntry>> {
-    let mut found = Vec::with_capacity(count);
-    for bytes in bytes.chunks_exact(size_of::<DestEntry>()) {
-        if field(bytes, offset_of!(DestEntry, conn_flags))? == [UNWRITTEN; 4] {
+/// Reads the destinations that the kernel wrote, of which a service has `count`, into `found`;
+/// whether these are all. There are fewer where it does not say them all, and more where one was
+/// added since they were counted: both are not known then.
+fn destinations(bytes: &[u8], count: usize, found: &mut Vec<DestinationEntry>) -> bool {
+    found.clear();
+    for entry in bytes.as_chunks().0 {
+        let Some(entry) = DestinationEntry::parse(entry).filter(|_| is_written(entry)) else {
             break;
-        }
-        found.push(DestinationEntry::parse(bytes)?);
+        };
+        found.push(entry);
     }
-    (found.len() == count).then_some(found)
+    found.len() == count
+}
+
+/// Whether the kernel has written here.
+fn is_written(entry: &[u8; size_of::<DestEntry>()]) -> bool {
+    field(entry, offset_of!(DestEntry, conn_flags)) != Some([UNWRITTEN; 4])
 }
 
 /// The bytes of a field.
@@ -239,6 +244,7 @@ fn identity(key: &ServiceKey) -> Option<[u8; size_of::<Identity>()]> {
 pub(crate) struct EntrySocket {
     socket: OwnedFd,
     bytes: Vec<u8>,
+    found: Vec<DestinationEntry>,
 }
 
 impl EntrySocket {
@@ -249,15 +255,17 @@ impl EntrySocket {
         Ok(Self {
             socket,
             bytes: Vec::new(),
+            found: Vec::new(),
         })
     }
 
-    /// A service's destinations in the kernel's order; nothing where it is not there, or where
-    /// the kernel does not say them all: those of an IPv6 service, or IPv6 ones in another.
+    /// A service's destinations in the kernel's order, until the next call; nothing where it is
+    /// not there, or where the kernel does not say them all: those of an IPv6 service, or IPv6
+    /// ones in another.
     pub(crate) fn destinations(
         &mut self,
         key: &ServiceKey,
-    ) -> Result<Option<Vec<DestinationEntry>>, Errno> {
+    ) -> Result<Option<&[DestinationEntry]>, Errno> {
         let Some(identity) = identity(key) else {
             return Ok(None);
         };
@@ -276,7 +284,8 @@ impl EntrySocket {
         if !self.ask(GET_DESTS)? {
             return Ok(None);
         }
-        Ok(destinations(&self.bytes[start..], rooms - 1))
+        let all = destinations(&self.bytes[start..], rooms - 1, &mut self.found);
+        Ok(all.then_some(&self.found))
     }
 
     /// How many destinations a service has, also those that the kernel does not say; nothing

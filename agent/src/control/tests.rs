@@ -773,7 +773,7 @@ fn stateless(change: impl FnOnce(&mut Intent)) -> Arc<Intent> {
 fn kernel_with(number: u64, digest: &str) -> Arc<KernelReport> {
     let mut report = (*kernel_has(number)).clone();
     let digest = digest.parse().unwrap();
-    report.report.digests = [(service(), digest)].into();
+    report.report.digests = Arc::new([(service(), digest)].into());
     Arc::new(report)
 }
 

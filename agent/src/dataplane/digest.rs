@@ -21,6 +21,8 @@ use super::state::{KernelService, RealServerWanted, ServiceWanted, Wanted};
 #[derive(Default)]
 pub(super) struct Digests {
     known: BTreeMap<ServiceId, Known>,
+    /// The digests alone, as they were answered last.
+    digests: Arc<BTreeMap<ServiceId, ServiceDigest>>,
     /// What they all depend on.
     shared: (
         Lvs,
@@ -48,7 +50,7 @@ impl Digests {
         wanted: &Wanted,
         observed: &Observed,
         ledger: &Ledger,
-    ) -> BTreeMap<ServiceId, ServiceDigest> {
+    ) -> Arc<BTreeMap<ServiceId, ServiceDigest>> {
         let sysctls = &observed.sysctls;
         if self.shared.0 != wanted.lvs
             || self.shared.1 != *sysctls
@@ -57,31 +59,31 @@ impl Digests {
             self.known.clear();
             self.shared = (wanted.lvs, sysctls.clone(), observed.timeouts);
         }
-        let mut before = std::mem::take(&mut self.known);
-        let mut digests = BTreeMap::new();
+        let mut services = 0;
         for (id, service) in &wanted.services {
             let Some(kernel) = observed.services.get(id) else {
                 continue;
             };
-            let table = ledger.services.get(id);
-            let known = match before.remove(id) {
-                Some(known)
-                    if Arc::ptr_eq(&known.wanted, service)
-                        && Arc::ptr_eq(&known.kernel, kernel)
-                        && known.table.as_ref() == table =>
-                {
-                    known
-                }
-                last => {
-                    let known = Known::new(service, &wanted.lvs, observed, kernel, ledger);
-                    known.log(last.as_ref());
-                    known
-                }
-            };
-            digests.insert(*id, known.digest.clone());
+            services += 1;
+            let last = self.known.get(id);
+            if last.is_some_and(|last| last.is_of(service, kernel, ledger)) {
+                continue;
+            }
+            let known = Known::new(service, &wanted.lvs, observed, kernel, ledger);
+            known.log(last);
+            if self.digests.get(id) != Some(&known.digest) {
+                Arc::make_mut(&mut self.digests).insert(*id, known.digest.clone());
+            }
             self.known.insert(*id, known);
         }
-        digests
+        if self.digests.len() != services {
+            let stays = |id: &ServiceId| {
+                wanted.services.contains_key(id) && observed.services.contains_key(id)
+            };
+            self.known.retain(|id, _| stays(id));
+            Arc::make_mut(&mut self.digests).retain(|id, _| stays(id));
+        }
+        Arc::clone(&self.digests)
     }
 }
 
@@ -107,6 +109,18 @@ impl Known {
             digest: found.digest(),
             differences,
         }
+    }
+
+    /// Whether it was made of just these.
+    fn is_of(
+        &self,
+        service: &Arc<ServiceWanted>,
+        kernel: &Arc<KernelService>,
+        ledger: &Ledger,
+    ) -> bool {
+        Arc::ptr_eq(&self.wanted, service)
+            && Arc::ptr_eq(&self.kernel, kernel)
+            && self.table.as_ref() == ledger.services.get(&service.id)
     }
 
     fn log(&self, last: Option<&Self>) {

@@ -111,13 +111,13 @@ impl Kernel {
             known(id).filter(|known| unchanged::can_be_told(known, service))
         };
         let candidates: Vec<_> = services.iter().map(candidate).collect();
-        let keys = candidates.iter().flatten().map(|known| known.spec.key);
-        let mut entries = self.entries(keys.collect()).await?.into_iter();
+        let known = candidates.iter().flatten();
+        let known = known.map(|known| (known.spec.key, Arc::clone(known)));
+        let mut still = self.are_still(known.collect()).await?.into_iter();
         let mut changed = Vec::new();
         for ((id, service), candidate) in services.into_iter().zip(candidates) {
             if let Some(known) = candidate
-                && let Some(Some(entries)) = entries.next()
-                && unchanged::is_still(known, &entries)
+                && still.next() == Some(Some(true))
             {
                 observed.services.insert(id, Arc::clone(known));
             } else {
@@ -127,17 +127,20 @@ impl Kernel {
         Ok(changed)
     }
 
-    /// The real servers of these services as the kernel's older interface says them; nothing at
-    /// all where that fails, once and for all: it is only quicker.
-    async fn entries(
+    /// Whether the real servers of these services are still the same, as the kernel's older
+    /// interface says them; nothing at all where that fails, once and for all: it is only quicker.
+    async fn are_still(
         &self,
-        services: Vec<ServiceKey>,
-    ) -> Result<Vec<Option<Vec<DestinationEntry>>>, DataplaneError> {
+        services: Vec<(ServiceKey, Arc<KernelService>)>,
+    ) -> Result<Vec<Option<bool>>, DataplaneError> {
         if services.is_empty() || !self.entries.load(Ordering::Relaxed) {
             return Ok(Vec::new());
         }
-        match patiently(self.ipvs.entries(services)).await? {
-            Ok(entries) => Ok(entries),
+        let is_still = |known: &Arc<KernelService>, entries: &[DestinationEntry]| {
+            unchanged::is_still(known, entries)
+        };
+        match patiently(self.ipvs.with_entries(services, is_still)).await? {
+            Ok(still) => Ok(still),
             Err(error) => {
                 self.entries.store(false, Ordering::Relaxed);
                 let error = causes(&error);

@@ -512,7 +512,7 @@ impl Programmer {
         Report {
             vips: wanted.vips.iter().map(not_ready).collect(),
             services: BTreeMap::new(),
-            digests: BTreeMap::new(),
+            digests: Arc::default(),
             steps: self.counts.steps,
             drift_repaired: self.counts.drift_repaired,
             failures: vec![failure],

@@ -113,7 +113,7 @@ pub struct Report {
     /// is the same allocation from one report to the next.
     pub services: BTreeMap<ServiceId, Arc<KernelService>>,
     /// What decides in the kernel where the clients of each of them land.
-    pub digests: BTreeMap<ServiceId, ServiceDigest>,
+    pub digests: Arc<BTreeMap<ServiceId, ServiceDigest>>,
     /// Steps executed since the start.
     pub steps: u64,
     /// Differences that something outside had made and that were repaired since the start.
