@@ -59,6 +59,7 @@ impl Collected {
         for figure in [
             Figure::Full,
             Figure::Unchanged,
+            Figure::Reading,
             Figure::OneWeight,
             Figure::OneWeightChanges,
             Figure::Reload,
@@ -148,6 +149,12 @@ impl Collected {
             quiet.steps == before.steps,
             "the kernel was changed, though nothing was asked for"
         );
+        self.push(
+            Figure::Reading,
+            Who::Isopath,
+            rig.time_reading()?.as_secs_f64(),
+        );
+        let quiet = ask()?;
         program.change_weight(rig).context("changing a weight")?;
         let changed = until("a reconcile with a change", &|now| {
             now.changed.0 > quiet.changed.0 && now.unchanged.0 > quiet.unchanged.0
@@ -169,7 +176,9 @@ impl Collected {
 fn row(figure: Figure) -> Row {
     match figure {
         Figure::Full => Row::Full,
-        Figure::Unchanged | Figure::OneWeight | Figure::OneWeightChanges => Row::Reconcile,
+        Figure::Unchanged | Figure::Reading | Figure::OneWeight | Figure::OneWeightChanges => {
+            Row::Reconcile
+        }
         Figure::Reload => Row::Reload,
         Figure::Memory => Row::Memory,
         Figure::Drained | Figure::Killed | Figure::PoweredOff | Figure::Back => Row::Connections,

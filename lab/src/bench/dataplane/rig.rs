@@ -21,6 +21,9 @@ use super::set::Set;
 /// Between two looks at one service, which cost the kernel a message of 20 real servers.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// How often all is read for the least time that it takes.
+const READINGS: usize = 10;
+
 /// Leads nowhere, so that real servers have a route.
 const UPLINK: &str = "eth1";
 
@@ -94,11 +97,7 @@ impl Rig {
     ) -> Result<(P, Duration)> {
         let key = ServiceKey::tcp(SocketAddr::V4(set.last_service()));
         let watch = || -> Result<(P, Duration)> {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .context("starting a runtime")?;
-            runtime.block_on(async {
+            runtime()?.block_on(async {
                 let ipvs = Ipvs::connect().await.context("connecting to IPVS")?;
                 let (started, limit) = (Instant::now(), scaled(within));
                 let mut begun = begin()?;
@@ -118,6 +117,30 @@ impl Rig {
             })
         };
         self.namespace.enter(watch)?
+    }
+
+    /// How long it takes at least to read all real servers, of several tries.
+    pub(super) fn time_reading(&self) -> Result<Duration> {
+        let read = || -> Result<Duration> {
+            runtime()?.block_on(async {
+                let ipvs = Ipvs::connect().await.context("connecting to IPVS")?;
+                let services = ipvs.services().await?;
+                let mut least = Duration::MAX;
+                for _ in 0..READINGS {
+                    let keys = services.iter().map(|service| (service.spec.key, ()));
+                    let keys: Vec<_> = keys.collect();
+                    let began = Instant::now();
+                    let counts = ipvs.with_entries(keys, |(), entries| entries.len()).await?;
+                    least = least.min(began.elapsed());
+                    ensure!(
+                        counts.len() == services.len() && !counts.contains(&None),
+                        "not every service was read"
+                    );
+                }
+                Ok(least)
+            })
+        };
+        self.namespace.enter(read)?
     }
 
     /// The time until the kernel has the whole set: when the last service is complete, all are
@@ -148,6 +171,13 @@ impl Drop for Rig {
     fn drop(&mut self) {
         complain(self.registry.clean());
     }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting a runtime")
 }
 
 /// The table of the calling thread's network namespace.
