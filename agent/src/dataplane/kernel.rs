@@ -30,8 +30,8 @@ const CHANGES: usize = 128;
 /// something more urgent, and no more of what is read exists twice.
 const AT_ONCE: usize = 32;
 
-/// How many services are compared in one call, which takes a tenth of the time: what comes back of
-/// 20 real servers each is a third of a megabyte.
+/// How many services are compared in one call, which takes a tenth of the time: a change waits for
+/// one of them at most.
 const COMPARED: usize = 128;
 
 /// From how many services on it is as fast to read all of them as to read them one by one.
