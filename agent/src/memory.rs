@@ -1,9 +1,8 @@
 //! How the C library's allocator keeps memory.
 //!
-//! An agent needs several times its lasting memory for a moment: when it reads a large file, and
-//! when it fills an empty kernel. Left alone the allocator keeps most of that for later, in
-//! arenas of which each thread may get its own (mallopt(3), malloc_trim(3)). Where the C library is
-//! not GNU's, nothing is done here.
+//! An agent needs several times its lasting memory for a moment when it fills an empty kernel. Left
+//! alone the allocator keeps much of that for later, in arenas of which each thread may get its own
+//! (mallopt(3), malloc_trim(3)). Where the C library is not GNU's, nothing is done here.
 
 #[cfg(target_env = "gnu")]
 use nix::libc;
@@ -27,8 +26,8 @@ pub fn keep_little() {
     }
 }
 
-/// Gives back what is free, in whole pages. It takes about a millisecond for ten megabytes, so
-/// it is for the end of large work.
+/// Gives back what is free, in whole pages. It goes through all that is free while nobody else can
+/// allocate, so it is for the end of large work.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
     {

@@ -7,6 +7,7 @@
 )]
 
 mod director;
+mod shell;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
@@ -123,7 +124,8 @@ async fn drift_is_repaired_and_counted() {
     let Some(director) = Director::enter("drift") else {
         return;
     };
-    // Where a service has a tunnel, all are read in full each time; else only what has changed.
+    // The older interface does not say a tunnel: a service that has one is read in full each time,
+    // another one only when it has changed. The third service is here as the one and the other.
     let mut plain = three();
     of(&mut plain, "udp:10.99.0.3:53").forwarding = Forwarding::Nat;
     for wanted in [three(), plain] {

@@ -5,11 +5,12 @@
     reason = "a test ends where something is not as it must be"
 )]
 
+mod shell;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use isopath_api::declare::{Forwarding, Scheduler};
 use isopath_api::ids::Vip;
 use isopath_api::reason::Reason;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use shell::run;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -86,16 +88,6 @@ impl Drop for Network {
         }
         run(&format!("ip netns del {}", self.namespace));
     }
-}
-
-/// Runs a command in this thread's namespace and returns what it printed.
-fn run(command: &str) -> String {
-    let mut words = command.split_whitespace();
-    let mut program = Command::new(words.next().unwrap());
-    let output = program.args(words).output().unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command}: {error}");
-    String::from_utf8(output.stdout).unwrap()
 }
 
 /// A gate at work.

@@ -6,6 +6,7 @@
 )]
 
 mod pair;
+mod shell;
 
 use std::net::TcpListener;
 

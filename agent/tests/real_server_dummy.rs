@@ -7,6 +7,7 @@
 
 #[expect(dead_code, reason = "another test uses the rest")]
 mod pair;
+mod shell;
 
 use pair::{Pair, VIP, assert_same, run, skipped};
 

@@ -7,6 +7,7 @@
 
 #[expect(dead_code, reason = "another test uses the rest")]
 mod pair;
+mod shell;
 
 use std::net::{TcpListener, TcpStream};
 

@@ -8,6 +8,7 @@
 
 #[expect(dead_code, reason = "another test uses the rest")]
 mod director;
+mod shell;
 
 use std::path::Path;
 use std::process::Command;

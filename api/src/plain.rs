@@ -1,6 +1,6 @@
 //! The plain part of TOML, in which long files are written, read in one pass.
 //!
-//! The parser of all of TOML makes tokens, then events, then a tree, and takes fifteen times the
+//! The parser of all of TOML makes tokens, then events, then a tree, and takes seven times the
 //! instructions: for 20,000 real servers most of what an agent does at its start. What is read
 //! here is one section: keys without dots or quotes, a value on each line (a basic string without
 //! an escape, a decimal integer, a boolean, an array or an inline table of these), comments, and

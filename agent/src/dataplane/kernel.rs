@@ -23,8 +23,9 @@ use crate::causes;
 /// How long the kernel may take for one call: milliseconds are usual.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How many changes go into one call: the time that [`PATIENCE`] is about stays short.
-const CHANGES: usize = 128;
+/// How many steps go into one call, of a change or two each: the time that [`PATIENCE`] is about
+/// stays short.
+const STEPS: usize = 128;
 
 /// How many services are read in one call. Between two of them the reading can be given up for
 /// something more urgent, and no more of what is read exists twice.
@@ -211,7 +212,7 @@ impl Kernel {
         steps: &[&Step],
     ) -> Vec<Result<(), DataplaneError>> {
         let mut results = Vec::with_capacity(steps.len());
-        for some in steps.chunks(CHANGES) {
+        for some in steps.chunks(STEPS) {
             let mut lengths = Vec::with_capacity(some.len());
             let mut flat = Vec::with_capacity(some.len());
             for step in some {
@@ -219,19 +220,13 @@ impl Kernel {
                 changes(step, &mut flat);
                 lengths.push(flat.len() - before);
             }
-            let mut done = match timeout(PATIENCE, self.ipvs.apply(&flat)).await {
+            let done: Vec<_> = match timeout(PATIENCE, self.ipvs.apply(&flat)).await {
                 Ok(done) => done.into_iter().map(|it| it.map_err(Into::into)).collect(),
-                Err(_) => Vec::new(),
-            }
-            .into_iter();
-            let of_step = |length: usize| -> Result<(), DataplaneError> {
-                let mut outcome = Ok(());
-                for _ in 0..length {
-                    let one = done.next().unwrap_or(Err(DataplaneError::Silent));
-                    outcome = outcome.and(one);
-                }
-                outcome
+                Err(_) => flat.iter().map(|_| Err(DataplaneError::Silent)).collect(),
             };
+            let mut done = done.into_iter();
+            // All of them are taken, also after one that failed: the next ones are another step's.
+            let of_step = |length| done.by_ref().take(length).fold(Ok(()), Result::and);
             results.extend(lengths.into_iter().map(of_step));
         }
         results

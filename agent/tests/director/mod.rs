@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::process::Command;
 use std::sync::Arc;
 
 use isopath_agent::dataplane::{Dataplane, RealServerWanted, Report, ServiceWanted, Wanted};
@@ -12,6 +11,8 @@ use isopath_api::declare::{Forwarding, Lvs, Scheduler, SchedulerFlag};
 use isopath_api::ids::Vip;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
+
+pub(crate) use crate::shell::run;
 
 /// A director: a network namespace that this test's thread lives in, and a state directory.
 pub(crate) struct Director {
@@ -50,16 +51,6 @@ impl Drop for Director {
     fn drop(&mut self) {
         run(&format!("ip netns del {}", self.namespace));
     }
-}
-
-/// Runs a command in this thread's namespace and returns what it printed.
-pub(crate) fn run(command: &str) -> String {
-    let mut words = command.split_whitespace();
-    let mut program = Command::new(words.next().unwrap());
-    let output = program.args(words).output().unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command}: {error}");
-    String::from_utf8(output.stdout).unwrap()
 }
 
 /// The rules as ipvsadm saves them, sorted.

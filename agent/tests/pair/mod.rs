@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 
+pub(crate) use crate::shell::run;
+
 /// The real server's address; the neighbour has 10.1.0.1.
 pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 11);
 
@@ -223,14 +225,4 @@ fn batch(namespace: &str, lines: &str) {
     input.write_all(lines.as_bytes()).unwrap();
     drop(input);
     assert!(ip.wait().unwrap().success(), "{lines}");
-}
-
-/// Runs a command and returns what it printed.
-pub(crate) fn run(command: &str) -> String {
-    let mut words = command.split_whitespace();
-    let mut program = Command::new(words.next().unwrap());
-    let output = program.args(words).output().unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command}: {error}");
-    String::from_utf8(output.stdout).unwrap()
 }
