@@ -184,24 +184,20 @@ fn keep(options: &Options, lines: &Lines) -> Result<()> {
     write(&options.json, &report)
 }
 
-/// Copies what is measured, and what it is measured with, into the machine's memory, and then
-/// executes its arguments; `$0` is the directory of our programs. A program that lies on the host
-/// is read from there anew whenever it is started, the larger the longer, which takes an emulated
-/// machine more than a second for each of ours.
-const IN_MEMORY: &str = r#"set -e
-memory=/run/isopath-programs
-mkdir "$memory" "$memory/bin" "$memory/lib"
-for program in isopath-agent isopath-speaker isopathd; do
-    if [ -e "$0/$program" ]; then cp "$0/$program" "$memory/bin"; fi
-done
-for program in bash ip ipvsadm keepalived nginx sh; do
-    path=$(PATH=$PATH:/usr/sbin:/sbin command -v "$program") || continue
-    cp --dereference "$path" "$memory/bin"
-done
-ldd "$memory"/bin/* | sed -n 's/.* => \(\/[^ ]*\).*/\1/p' | sort --unique |
-    xargs cp --dereference --target-directory "$memory/lib"
-export ISOPATH_BIN_DIR=$memory/bin PATH=$memory/bin:$PATH LD_LIBRARY_PATH=$memory/lib
-exec "$@""#;
+/// Has what is measured, and what it is measured with, run from the machine's memory.
+const IN_MEMORY: &str = include_str!("../../../scripts/in-memory");
+
+/// The programs of others.
+const OTHERS: [&str; 8] = [
+    "bash",
+    "ip",
+    "ipvsadm",
+    "keepalived",
+    "nginx",
+    "sh",
+    "/usr/lib/frr/zebra",
+    "/usr/lib/frr/ospfd",
+];
 
 /// Runs this same program in a virtual machine that may write where the results go.
 fn in_machine(options: &Options) -> Result<bool> {
@@ -214,9 +210,12 @@ fn in_machine(options: &Options) -> Result<bool> {
     let agent = binaries::find("isopath-agent")?;
     let programs = agent.parent().unwrap_or(Path::new("/")).to_str();
     let programs = programs.context("the path of the programs is not UTF-8")?;
-    let mut command: Vec<String> = ["bash", "-c", IN_MEMORY, programs, own, "bench", "dataplane"]
+    let mut command: Vec<String> = ["bash", "-c", IN_MEMORY, "in-memory", programs]
+        .into_iter()
+        .chain(OTHERS)
+        .chain(["--", own, "bench", "dataplane"])
         .map(str::to_owned)
-        .into();
+        .collect();
     command.push("--direct".to_owned());
     command.push(format!("--reps={}", options.reps));
     command.push(format!("--name={}", options.name));
