@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use director::{
     Director, assert_ready, of, rules, run, server, service, sysctl, three, vip, wanted,
 };
-use isopath_agent::dataplane::{Dataplane, KernelService, Report, ServiceWanted, Wanted};
+use isopath_agent::dataplane::{KernelService, Report, ServiceWanted, Wanted};
 use isopath_api::config::DirectorFile;
 use isopath_api::declare::{
     DrainLimit, Forwarding, Lvs, Persistence, Scheduler, SchedulerFlag, ServiceSpec, Tunnel,
@@ -117,53 +117,6 @@ async fn a_director_comes_up_starts_again_and_goes_down() {
     assert_eq!(report.failures, [""; 0]);
     assert_eq!(rules(), foreign, "only what is not ours is left");
     assert!(!run("ip link").contains("vips"));
-}
-
-#[tokio::test]
-async fn drift_is_repaired_and_counted() {
-    let Some(director) = Director::enter("drift") else {
-        return;
-    };
-    // The older interface does not say a tunnel: a service that has one is read in full each time,
-    // another one only when it has changed. The third service is here as the one and the other.
-    let mut plain = three();
-    of(&mut plain, "udp:10.99.0.3:53").forwarding = Forwarding::Nat;
-    for wanted in [three(), plain] {
-        drift_is_found(&mut director.dataplane(), &wanted).await;
-    }
-}
-
-async fn drift_is_found(dataplane: &mut Dataplane, wanted: &Wanted) {
-    let report = dataplane.reconcile(wanted).await;
-    assert_eq!(report.drift_repaired, 0, "coming up is no drift");
-    let expected = rules();
-    for damage in [
-        "ipvsadm -D -t 10.99.0.1:80",
-        "ipvsadm -E -t 10.99.0.1:80 -s rr",
-        "ipvsadm -e -t 10.99.0.2:443 -r 10.1.0.11:80 -m -w 9",
-        "ipvsadm -e -t 10.99.0.1:80 -r 10.1.0.11:80 -i -w 1",
-        "ipvsadm -e -t 10.99.0.1:80 -r 10.1.0.11:80 -g -w 1 -x 100 -y 50",
-        "ipvsadm -d -u 10.99.0.3:53 -r 10.1.0.13:80",
-        "ipvsadm -a -u 10.99.0.3:53 -r 10.1.0.77:53 -m",
-        "ip addr del 10.99.0.1/32 dev vips",
-        "ip link set vips down",
-        "ip link del vips",
-        "sysctl -q -w net.ipv4.vs.sloppy_tcp=0",
-    ] {
-        run(damage);
-        let before = dataplane.reconcile(wanted).await;
-        assert_ready(&before);
-        assert_eq!(rules(), expected, "after {damage}");
-        let after = dataplane.reconcile(wanted).await;
-        assert_eq!(after.steps, before.steps, "{damage} took two calls");
-    }
-    // Deleting the service took its three real servers along, deleting the interface its VIPs.
-    let report = dataplane.reconcile(wanted).await;
-    assert_eq!(
-        report.drift_repaired,
-        4 + 1 + 1 + 1 + 1 + 1 + 1 + 1 + 1 + 4 + 1
-    );
-    assert_eq!(sysctl("net/ipv4/vs/sloppy_tcp"), "1");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The connection to the kernel.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use netlink_packet_core::DecodeError;
 use rustix::io::Errno;
@@ -8,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::change::Change;
 use crate::destination::{Destination, DestinationSpec};
-use crate::entries::{DestinationEntry, EntrySocket};
+use crate::entries::{DestinationEntry, EntrySocket, Fingerprint, ServiceEntry};
 use crate::error::{Cause, Error, Operation};
 use crate::message::{self, Command, Info, Timeouts};
 use crate::service::{Service, ServiceKey, ServiceSpec};
@@ -214,7 +215,7 @@ impl Ipvs {
 
     /// The same for who only looks at them: `look` is given what stands beside each service, and
     /// its destinations, on the thread that reads them, where all services share the memory of
-    /// one.
+    /// one. Whoever drops the future ends it after the service that is being looked at.
     ///
     /// # Errors
     /// Those of [`Ipvs::entries`].
@@ -223,25 +224,68 @@ impl Ipvs {
         services: Vec<(ServiceKey, T)>,
         look: impl Fn(&T, &[DestinationEntry]) -> R + Send + 'static,
     ) -> Result<Vec<Option<R>>, Error> {
-        let read = move |sockets: &mut Sockets| {
-            let socket = sockets.entries.as_mut().map_err(|errno| *errno)?;
+        let read = move |socket: &mut EntrySocket, given_up: &dyn Fn() -> bool| {
             let mut found = Vec::with_capacity(services.len());
-            for (key, beside) in &services {
+            for (key, beside) in services.iter().take_while(|_| !given_up()) {
                 let entries = socket.destinations(key)?;
                 found.push(entries.map(|entries| look(beside, entries)));
             }
             Ok(found)
         };
-        let operation = Operation::ListEntries;
-        match self.work(read).await {
-            Some(Ok(found)) => Ok(found),
-            Some(Err(errno)) => {
-                let errno: Errno = errno;
-                let refused = Failure::Refused(errno.raw_os_error());
-                Err(Error::new(operation, refused))
-            }
-            None => Err(Error::new(operation, Failure::Incomplete)),
-        }
+        self.of_entries(read).await
+    }
+
+    /// Folds all IPv4 services and their destinations, as the kernel's older interface says them:
+    /// the services in no order, the destinations in the kernel's. It ends with nothing where
+    /// `fold` does, at a service that this interface does not say all of, and where services come
+    /// or go meanwhile. Whoever drops the future ends it after the service that is being folded.
+    ///
+    /// It is for finding out whether anything changed: a fraction of the time that
+    /// [`Ipvs::tables`] takes. See [`ServiceEntry::is`] and [`DestinationEntry::is`]. Who found
+    /// that nothing did has a fingerprint then, with which [`Ipvs::is_still`] finds it sooner.
+    ///
+    /// # Errors
+    /// Those of [`Ipvs::entries`].
+    pub async fn try_fold_entries<T: Send + 'static>(
+        &self,
+        init: T,
+        mut fold: impl FnMut(T, &ServiceEntry, &[DestinationEntry]) -> Option<T> + Send + 'static,
+    ) -> Result<Option<(T, Fingerprint)>, Error> {
+        let read = move |socket: &mut EntrySocket, given_up: &dyn Fn() -> bool| {
+            socket.try_fold(init, |folded, service, destinations| {
+                let next = fold(folded, service, destinations)?;
+                (!given_up()).then_some(next)
+            })
+        };
+        self.of_entries(read).await
+    }
+
+    /// Whether the kernel's older interface says of all IPv4 services and their destinations,
+    /// byte by byte, what it said when this fingerprint was taken; that it does by chance is one
+    /// in 2⁶⁴. It ends with the first difference, or when the future is dropped.
+    ///
+    /// # Errors
+    /// Those of [`Ipvs::entries`].
+    pub async fn is_still(&self, then: Arc<Fingerprint>) -> Result<bool, Error> {
+        let read = move |socket: &mut EntrySocket, given_up: &dyn Fn() -> bool| {
+            socket.is_still(&then, given_up)
+        };
+        self.of_entries(read).await
+    }
+
+    async fn of_entries<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut EntrySocket, &dyn Fn() -> bool) -> Result<T, Errno> + Send + 'static,
+    ) -> Result<T, Error> {
+        let work = move |sockets: &mut Sockets, given_up: &dyn Fn() -> bool| {
+            let socket = sockets.entries.as_mut().map_err(|errno| *errno)?;
+            read(socket, given_up)
+        };
+        let result = match self.work(work).await {
+            Some(result) => result.map_err(|errno| Failure::Refused(errno.raw_os_error())),
+            None => Err(Failure::Incomplete),
+        };
+        result.map_err(|failure| Error::new(Operation::ListEntries, failure))
     }
 
     /// Makes changes one after another and returns what became of each, in their order. One that
@@ -256,7 +300,9 @@ impl Ipvs {
             for change in window {
                 message::push_change(&mut requests, self.family, change);
             }
-            let tell = move |sockets: &mut Sockets| sockets.netlink.tell(&mut requests);
+            let tell = move |sockets: &mut Sockets, _: &dyn Fn() -> bool| {
+                sockets.netlink.tell(&mut requests)
+            };
             let told = self.work(tell).await;
             match told {
                 Some(told) => {
@@ -388,22 +434,24 @@ impl Ipvs {
         operation: Operation,
         work: impl FnOnce(&mut Socket) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Error> {
-        let work = move |sockets: &mut Sockets| work(&mut sockets.netlink);
+        let work = move |sockets: &mut Sockets, _: &dyn Fn() -> bool| work(&mut sockets.netlink);
         let result = self.work(work).await.unwrap_or(Err(Failure::Incomplete));
         result.map_err(|failure| Error::new(operation, failure))
     }
 
-    /// Has the thread do something; nothing is returned if the thread has ended, which it does
-    /// before the last connection is dropped only by a panic.
+    /// Has the thread do something, which may ask whether the caller has given up meanwhile;
+    /// nothing is returned if the thread has ended, which it does before the last connection is
+    /// dropped only by a panic.
     async fn work<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Sockets) -> T + Send + 'static,
+        work: impl FnOnce(&mut Sockets, &dyn Fn() -> bool) -> T + Send + 'static,
     ) -> Option<T> {
         let (answer, result) = oneshot::channel();
         let job = move |sockets: &mut Sockets| {
             // Nobody waits for it any more: what was not begun is not done.
             if !answer.is_closed() {
-                drop(answer.send(work(sockets)));
+                let done = work(sockets, &|| answer.is_closed());
+                drop(answer.send(done));
             }
         };
         self.jobs.send(Box::new(job)).await.ok()?;

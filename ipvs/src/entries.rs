@@ -9,33 +9,27 @@
 //! (`ip_vs_ctl.c`). The kernel refuses a length that is not that of its own structures, so that a
 //! kernel with others is an error and not a misunderstanding.
 
+mod socket;
+
 use std::mem::{offset_of, size_of};
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-
-use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::destination::{DestinationSpec, Forwarding, Tunnel};
-use crate::service::{Family, ServiceKey};
+use crate::flags::ServiceFlags;
+use crate::scheduler::Scheduler;
+use crate::service::{Family, Netmask, Persistence, Protocol, ServiceKey, ServiceSpec};
 use crate::stats::Stats;
 
-/// `IP_VS_SO_GET_SERVICE`.
-const GET_SERVICE: libc::c_int = 64 + 1024 + 64 + 3;
-/// `IP_VS_SO_GET_DESTS`.
-const GET_DESTS: libc::c_int = 64 + 1024 + 64 + 4;
+pub(crate) use socket::EntrySocket;
+pub use socket::Fingerprint;
 
 /// The bits of `conn_flags` that say how packets reach a destination; netlink says no others
 /// either.
 const FORWARDING_MASK: u32 = 7;
 
-/// What the memory is filled with that the kernel writes destinations into, since it does not
-/// say how many it wrote. No destination has such `conn_flags`.
+/// What the memory is filled with that the kernel writes entries into, since it does not say how
+/// many it wrote. No destination has such `conn_flags`, and no service so many destinations.
 const UNWRITTEN: u8 = 0xff;
-
-/// The most destinations of a service that are asked for: 6 MiB. The kernel computes the length
-/// as an `int`.
-const MOST: usize = 1 << 16;
 
 // Of these structures nothing but the layout is used, which is the compiler's for C.
 
@@ -65,7 +59,7 @@ struct StatsUser {
 
 /// `struct ip_vs_service_entry`.
 #[repr(C)]
-struct ServiceEntry {
+struct ServiceEntryLayout {
     identity: Identity,
     sched_name: [u8; 16],
     flags: u32,
@@ -73,6 +67,21 @@ struct ServiceEntry {
     netmask: u32,
     num_dests: u32,
     stats: StatsUser,
+}
+
+/// `struct ip_vs_getinfo`.
+#[repr(C)]
+struct GetInfo {
+    version: u32,
+    size: u32,
+    num_services: u32,
+}
+
+/// `struct ip_vs_get_services`.
+#[repr(C)]
+struct GetServices {
+    num_services: u32,
+    entrytable: [ServiceEntryLayout; 0],
 }
 
 /// `struct ip_vs_get_dests`.
@@ -96,6 +105,66 @@ struct DestEntry {
     inactconns: u32,
     persistconns: u32,
     stats: StatsUser,
+}
+
+/// A service as the kernel's older interface says it: most of a [`Service`](crate::Service).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceEntry {
+    /// Its identity.
+    pub key: ServiceKey,
+    /// How it picks a destination.
+    pub scheduler: Scheduler,
+    /// Its flags, without [`ServiceFlags::HASHED`].
+    pub flags: ServiceFlags,
+    /// Its persistence.
+    pub persistence: Persistence,
+    /// How many destinations it has, also those that this interface does not say.
+    pub destinations: u32,
+    /// Its counters: bytes whole, of all others the lower 32 bits, see [`Stats::narrow`].
+    pub stats: Stats,
+}
+
+impl ServiceEntry {
+    /// Whether an entry can say all that there is to such a service: IPv4, no persistence, whose
+    /// engine it does not say, and no [unknown attribute](ServiceSpec::unknown).
+    pub fn can_say(spec: &ServiceSpec) -> bool {
+        spec.key.family() == Family::V4
+            && !spec.flags.contains(ServiceFlags::PERSISTENT)
+            && spec.persistence_engine.is_none()
+            && spec.unknown.is_empty()
+    }
+
+    /// Whether it is exactly that service, its destinations aside. An engine that the kernel keeps
+    /// for a service without persistence, and an attribute that is new to the library, are taken
+    /// for unchanged: they have to be looked for over netlink now and then.
+    pub fn is(&self, spec: &ServiceSpec) -> bool {
+        Self::can_say(spec)
+            && self.key == spec.key
+            && self.scheduler == spec.scheduler
+            && self.flags == spec.flags
+            && self.persistence == spec.persistence
+    }
+
+    /// Reads a `struct ip_vs_service_entry`; nothing where it has not been written, or says what
+    /// none has.
+    fn parse(bytes: &[u8; size_of::<ServiceEntryLayout>()]) -> Option<Self> {
+        let number = |offset| Some(u32::from_ne_bytes(field(bytes, offset)?));
+        let name: [u8; 16] = field(bytes, offset_of!(ServiceEntryLayout, sched_name))?;
+        let name = name.split(|byte| *byte == 0).next()?;
+        let flags = number(offset_of!(ServiceEntryLayout, flags))?;
+        let netmask = field(bytes, offset_of!(ServiceEntryLayout, netmask))?;
+        Some(Self {
+            key: key(field(bytes, offset_of!(ServiceEntryLayout, identity))?)?,
+            scheduler: Scheduler::from(std::str::from_utf8(name).ok()?),
+            flags: ServiceFlags::from_bits(flags).without(ServiceFlags::HASHED),
+            persistence: Persistence {
+                timeout: number(offset_of!(ServiceEntryLayout, timeout))?,
+                netmask: Netmask::V4(Ipv4Addr::from(netmask)),
+            },
+            destinations: number(offset_of!(ServiceEntryLayout, num_dests))?,
+            stats: stats(bytes.get(offset_of!(ServiceEntryLayout, stats)..)?)?,
+        })
+    }
 }
 
 /// A destination as the kernel's older interface says it: most of a
@@ -191,7 +260,7 @@ fn stats(bytes: &[u8]) -> Option<Stats> {
 /// Reads the destinations that the kernel wrote, of which a service has `count`, into `found`;
 /// whether these are all. There are fewer where it does not say them all, and more where one was
 /// added since they were counted: both are not known then.
-fn destinations(bytes: &[u8], count: usize, found: &mut Vec<DestinationEntry>) -> bool {
+fn destinations(bytes: &[u8], count: u32, found: &mut Vec<DestinationEntry>) -> bool {
     found.clear();
     for entry in bytes.as_chunks().0 {
         let Some(entry) = DestinationEntry::parse(entry).filter(|_| is_written(entry)) else {
@@ -199,7 +268,7 @@ fn destinations(bytes: &[u8], count: usize, found: &mut Vec<DestinationEntry>) -
         };
         found.push(entry);
     }
-    found.len() == count
+    u32::try_from(found.len()) == Ok(count)
 }
 
 /// Whether the kernel has written here.
@@ -239,107 +308,20 @@ fn identity(key: &ServiceKey) -> Option<[u8; size_of::<Identity>()]> {
     Some(bytes)
 }
 
-/// A socket that has the options, in the network namespace of the thread that opened it.
-#[derive(Debug)]
-pub(crate) struct EntrySocket {
-    socket: OwnedFd,
-    bytes: Vec<u8>,
-    found: Vec<DestinationEntry>,
-}
-
-impl EntrySocket {
-    pub(crate) fn open() -> Result<Self, Errno> {
-        let flags = SocketFlags::CLOEXEC;
-        // Every IPv4 socket has them; this kind needs no capability of its own.
-        let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
-        Ok(Self {
-            socket,
-            bytes: Vec::new(),
-            found: Vec::new(),
-        })
+/// The service that an entry is of: the kernel writes an address of 0 for one by mark.
+fn key(identity: [u8; size_of::<Identity>()]) -> Option<ServiceKey> {
+    let mark = u32::from_ne_bytes(field(&identity, offset_of!(Identity, fwmark))?);
+    if mark != 0 {
+        return Some(ServiceKey::mark(Family::V4, mark));
     }
-
-    /// A service's destinations in the kernel's order, until the next call; nothing where it is
-    /// not there, or where the kernel does not say them all: those of an IPv6 service, or IPv6
-    /// ones in another.
-    pub(crate) fn destinations(
-        &mut self,
-        key: &ServiceKey,
-    ) -> Result<Option<&[DestinationEntry]>, Errno> {
-        let Some(identity) = identity(key) else {
-            return Ok(None);
-        };
-        let Some(count) = self.count(&identity)? else {
-            return Ok(None);
-        };
-        // With room for one more it shows when one was added meanwhile.
-        let room = count.saturating_add(1);
-        let Some(rooms) = usize::try_from(room).ok().filter(|it| *it <= MOST) else {
-            return Ok(None);
-        };
-        let start = offset_of!(GetDests, entrytable);
-        self.fill(start + rooms * size_of::<DestEntry>(), &identity);
-        let num_dests = offset_of!(GetDests, num_dests);
-        self.bytes[num_dests..num_dests + 4].copy_from_slice(&room.to_ne_bytes());
-        if !self.ask(GET_DESTS)? {
-            return Ok(None);
-        }
-        let all = destinations(&self.bytes[start..], rooms - 1, &mut self.found);
-        Ok(all.then_some(&self.found))
-    }
-
-    /// How many destinations a service has, also those that the kernel does not say; nothing
-    /// where it is not there.
-    fn count(&mut self, identity: &[u8]) -> Result<Option<u32>, Errno> {
-        self.fill(size_of::<ServiceEntry>(), identity);
-        if !self.ask(GET_SERVICE)? {
-            return Ok(None);
-        }
-        let count = field(&self.bytes, offset_of!(ServiceEntry, num_dests));
-        Ok(count.map(u32::from_ne_bytes))
-    }
-
-    fn fill(&mut self, length: usize, identity: &[u8]) {
-        self.bytes.clear();
-        self.bytes.extend_from_slice(identity);
-        self.bytes.resize(length, UNWRITTEN);
-    }
-
-    /// Has the kernel write its answer over the question; whether there is such a service.
-    fn ask(&mut self, option: libc::c_int) -> Result<bool, Errno> {
-        match retry_on_intr(|| getsockopt(self.socket.as_fd(), option, &mut self.bytes)) {
-            Ok(()) => Ok(true),
-            Err(Errno::SRCH) => Ok(false),
-            Err(errno) => Err(errno),
-        }
-    }
-}
-
-/// Asks for an option of IPVS, whose question stands where the answer goes.
-fn getsockopt(socket: BorrowedFd<'_>, option: libc::c_int, bytes: &mut [u8]) -> Result<(), Errno> {
-    let length = libc::socklen_t::try_from(bytes.len());
-    let mut length = length.map_err(|_| Errno::INVAL)?;
-    #[expect(
-        unsafe_code,
-        reason = "no safe wrapper of getsockopt(2) that takes any option is among our crates"
-    )]
-    // SAFETY: the kernel writes no more than `length` bytes from the pointer on, which are those
-    // of `bytes`, borrowed for as long as the call lasts, and any bytes are valid there. It reads
-    // and writes `length` itself, which outlives the call.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            option,
-            bytes.as_mut_ptr().cast(),
-            &raw mut length,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
-    }
+    let protocol = u16::from_ne_bytes(field(&identity, offset_of!(Identity, protocol))?);
+    let address = Ipv4Addr::from(field(&identity, offset_of!(Identity, addr))?);
+    let port = u16::from_be_bytes(field(&identity, offset_of!(Identity, port))?);
+    let address = SocketAddrV4::new(address, port).into();
+    Some(ServiceKey::address(
+        Protocol::from_number(protocol),
+        address,
+    ))
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ pub use client::Ipvs;
 pub use destination::{
     Destination, DestinationSpec, Forwarding, Tunnel, TunnelChecksum, TunnelKind,
 };
-pub use entries::DestinationEntry;
+pub use entries::{DestinationEntry, Fingerprint, ServiceEntry};
 pub use error::{Cause, Error, Operation};
 pub use flags::ServiceFlags;
 pub use message::{Info, Timeouts};

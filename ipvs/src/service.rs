@@ -81,7 +81,7 @@ impl Protocol {
         }
     }
 
-    fn from_number(number: u16) -> Self {
+    pub(crate) fn from_number(number: u16) -> Self {
         match number {
             6 => Self::Tcp,
             17 => Self::Udp,

@@ -8,11 +8,13 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use isopath_ipvs::{
-    Cause, Change, Destination, DestinationEntry, DestinationSpec, Error, Family, Forwarding, Ipvs,
-    Scheduler, Service, ServiceFlags, ServiceKey, ServiceSpec, Timeouts,
+    Cause, Change, Destination, DestinationEntry, DestinationSpec, Error, Family, Fingerprint,
+    Forwarding, Ipvs, Scheduler, Service, ServiceEntry, ServiceFlags, ServiceKey, ServiceSpec,
+    Timeouts,
 };
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
@@ -326,32 +328,54 @@ async fn a_process_that_may_not_is_told_so() {
     let refused = cause(ipvs.services().await);
     let key = ServiceKey::tcp(address("10.99.0.1:80"));
     let entries = cause(ipvs.entries(vec![key]).await);
+    let folded = cause(ipvs.try_fold_entries((), |(), _, _| Some(())).await);
     set_capabilities(None, all).unwrap();
     assert!(matches!(refused, Cause::NoPermission), "{refused:?}");
     assert!(matches!(entries, Cause::NoPermission), "{entries:?}");
+    assert!(matches!(folded, Cause::NoPermission), "{folded:?}");
 }
 
 /// What is read of the kernel.
 type Tables = Vec<(Service, Vec<Destination>)>;
 
 /// Which of these services are not told to be as they were read: by netlink for what they are
-/// themselves, by entries for their destinations.
+/// themselves, by entries for their destinations. Entries alone tell whether there is one.
 async fn changed(ipvs: &Ipvs, tables: &Tables) -> Vec<ServiceKey> {
+    let is = |servers: &[Destination], entries: &[DestinationEntry]| {
+        let mut both = servers.iter().zip(entries);
+        servers.len() == entries.len() && both.all(|(server, entry)| entry.is(&server.spec))
+    };
     let services = ipvs.services().await.unwrap();
     let keys = tables.iter().map(|(service, _)| service.spec.key);
     let entries = ipvs.entries(keys.collect()).await.unwrap();
-    let is = |(server, entry): (&Destination, &DestinationEntry)| entry.is(&server.spec);
     let still = |(service, servers): &(Service, Vec<Destination>), entries: Option<Vec<_>>| {
-        services.contains(service)
-            && entries.is_some_and(|entries| {
-                entries.len() == servers.len() && servers.iter().zip(&entries).all(is)
-            })
+        services.contains(service) && entries.is_some_and(|entries| is(servers, &entries))
     };
-    let tables = tables.iter().zip(entries);
-    let changed = tables.filter(|(table, entries)| !still(table, entries.clone()));
+    let both = tables.iter().zip(entries);
+    let changed = both.filter(|(table, entries)| !still(table, entries.clone()));
     let mut changed: Vec<_> = changed.map(|((service, _), _)| service.spec.key).collect();
     changed.sort();
+
+    let known = tables.clone();
+    let count = move |count: usize, service: &ServiceEntry, entries: &[DestinationEntry]| {
+        let same = |(known, servers): &&(Service, Vec<Destination>)| {
+            service.is(&known.spec) && service.stats == known.stats.narrow() && is(servers, entries)
+        };
+        known.iter().find(same).map(|_| count + 1)
+    };
+    let told = ipvs.try_fold_entries(0, count).await.unwrap();
+    let can_say = |(service, _): &(Service, _)| ServiceEntry::can_say(&service.spec);
+    let unchanged = changed.is_empty() && tables.iter().all(can_say);
+    let told = told.map(|(count, _)| count);
+    assert_eq!(told == Some(tables.len()), unchanged, "{told:?}");
     changed
+}
+
+/// What the older interface says of everything; nothing where it does not.
+async fn fingerprint(ipvs: &Ipvs) -> Option<Arc<Fingerprint>> {
+    let all = ipvs.try_fold_entries((), |(), _, _| Some(())).await;
+    let ((), fingerprint) = all.unwrap()?;
+    Some(Arc::new(fingerprint))
 }
 
 /// Whatever somebody else does to a service, it is not taken for unchanged, and no other is.
@@ -407,9 +431,12 @@ async fn every_change_of_ipvsadm_is_noticed() {
         for change in changes {
             let tables = ipvs.tables().await.unwrap();
             assert_eq!(changed(&ipvs, &tables).await, [], "before {change}");
+            let then = fingerprint(&ipvs).await.unwrap();
+            assert!(ipvs.is_still(Arc::clone(&then)).await.unwrap());
             let change = change.replace("{}", name);
             ipvsadm(&change);
             assert_eq!(changed(&ipvs, &tables).await, [key], "after {change}");
+            assert!(!ipvs.is_still(then).await.unwrap(), "after {change}");
         }
         // A tunnel's options are what entries have no field for.
         let tables = ipvs.tables().await.unwrap();
@@ -420,13 +447,23 @@ async fn every_change_of_ipvsadm_is_noticed() {
         // An IPv6 destination is left out of the entries, but counted.
         let six = address("[2001:db8::5]:80");
         let six = DestinationSpec::new(six, Forwarding::Tunnel, 1);
+        let then = fingerprint(&ipvs).await.unwrap();
         ipvs.add_destination(&key, &six).await.unwrap();
         assert_eq!(changed(&ipvs, &tables).await, [key], "an IPv6 destination");
+        assert!(!ipvs.is_still(Arc::clone(&then)).await.unwrap());
+        assert_eq!(fingerprint(&ipvs).await, None, "not all is said");
         ipvs.delete_destination(&key, six.address).await.unwrap();
         assert_eq!(changed(&ipvs, &tables).await, []);
+        assert!(ipvs.is_still(then).await.unwrap());
     }
     let tables = ipvs.tables().await.unwrap();
+    let then = fingerprint(&ipvs).await.unwrap();
+    ipvsadm("-A -f 8 -s rr");
+    assert!(!ipvs.is_still(Arc::clone(&then)).await.unwrap(), "one more");
+    ipvsadm("-D -f 8");
+    assert!(ipvs.is_still(Arc::clone(&then)).await.unwrap());
     ipvsadm("-D -f 7");
+    assert!(!ipvs.is_still(then).await.unwrap(), "one less");
     assert_eq!(
         changed(&ipvs, &tables).await,
         [keys[2]],
@@ -441,6 +478,24 @@ async fn every_change_of_ipvsadm_is_noticed() {
     }
     let tables = ipvs.tables().await.unwrap();
     assert_eq!(changed(&ipvs, &tables).await, []);
+    let then = fingerprint(&ipvs).await.unwrap();
+    assert!(ipvs.is_still(Arc::clone(&then)).await.unwrap());
+    // Any one of the 258 counts.
+    for number in [0, 255] {
+        let server = server(number);
+        let heavier = DestinationSpec {
+            weight: 2,
+            ..server.clone()
+        };
+        ipvs.set_destination(&keys[0], &heavier).await.unwrap();
+        assert!(!ipvs.is_still(Arc::clone(&then)).await.unwrap());
+        ipvs.set_destination(&keys[0], &server).await.unwrap();
+        assert!(ipvs.is_still(Arc::clone(&then)).await.unwrap());
+    }
+    ipvs.flush().await.unwrap();
+    let nothing = fingerprint(&ipvs).await.unwrap();
+    assert!(ipvs.is_still(nothing).await.unwrap());
+    assert!(!ipvs.is_still(then).await.unwrap());
 }
 
 #[tokio::test]

@@ -7,14 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use isopath_api::ids::{ServiceId, Vip};
-use isopath_ipvs::{Cause, Change, DestinationEntry, Ipvs, Service, ServiceKey};
+use isopath_ipvs::{
+    Cause, Change, DestinationEntry, Fingerprint, Ipvs, Service, ServiceEntry, ServiceKey,
+};
 use tokio::time::timeout;
 use tracing::warn;
 
 use super::error::DataplaneError;
 use super::link::Links;
 use super::observed::{Observed, kernel_service, service_id, service_key};
-use super::state::KernelService;
+use super::state::{KernelService, KernelServices};
 use super::step::{Step, Touched};
 use super::sysctl;
 use super::unchanged;
@@ -31,9 +33,9 @@ const STEPS: usize = 128;
 /// something more urgent, and no more of what is read exists twice.
 const AT_ONCE: usize = 32;
 
-/// How many services are compared in one call, which takes a tenth of the time: a change waits for
-/// one of them at most.
-const COMPARED: usize = 128;
+/// In one of so many looks, once a minute, the services are listed over netlink whatever the older
+/// interface says: [`ServiceEntry::is`] says what it leaves out.
+const LISTED_EVERY: u32 = 60;
 
 /// From how many services on it is as fast to read all of them as to read them one by one.
 const MANY: usize = 100;
@@ -46,6 +48,20 @@ pub(super) struct Kernel {
     sysctls: PathBuf,
     /// Whether the kernel's older interface is worth asking: it never failed.
     entries: AtomicBool,
+    /// How often all of it was read.
+    looks: u32,
+    /// What was found unchanged last, until something changes.
+    still: Option<Still>,
+}
+
+/// Services that the kernel's older interface said to be as they were read.
+#[derive(Clone)]
+struct Still {
+    services: KernelServices,
+    /// By which they were told from those that we could not have made, see [`Scope`].
+    marks: BTreeMap<u32, Vip>,
+    /// What it said.
+    fingerprint: Arc<Fingerprint>,
 }
 
 /// What is looked at.
@@ -63,41 +79,103 @@ impl Kernel {
             links: Links::connect()?,
             sysctls: PathBuf::from("/proc/sys"),
             entries: AtomicBool::new(true),
+            looks: 0,
+            still: None,
         })
     }
 
     /// Reads what concerns us: the interfaces, the sysctls, the timeouts, and every service that
     /// we could have made. A service that is still as it was in `before` stays that allocation.
     pub(super) async fn observe(
-        &self,
+        &mut self,
         scope: &Scope,
         before: Option<&Observed>,
     ) -> Result<Observed, DataplaneError> {
         let mut observed = Observed::default();
-        self.observe_host(scope, &mut observed).await?;
-        let known = |id: &ServiceId| before?.services.get(id);
-        let named =
-            |service: Service| Some((service_id(&service.spec.key, &scope.marks)?, service));
-        let services = patiently(self.ipvs.services()).await??;
-        let mut services: Vec<(ServiceId, Service)> =
-            services.into_iter().filter_map(named).collect();
-        while !services.is_empty() {
-            let some = services.split_off(services.len().saturating_sub(COMPARED));
-            let mut changed = self.changed(some, known, &mut observed).await?;
-            while !changed.is_empty() {
-                let some = changed.split_off(changed.len().saturating_sub(AT_ONCE));
-                let (ids, some): (Vec<_>, Vec<_>) = some.into_iter().unzip();
-                let tables = patiently(self.ipvs.tables_of(some)).await??;
-                for (id, (service, destinations)) in ids.into_iter().zip(tables) {
-                    let service = kernel_service(service, destinations);
-                    observed.services.insert(id, same(known(&id), service));
-                }
-            }
-        }
+        self.looks = self.looks.wrapping_add(1);
+        let this = &*self;
+        // The kernel's older interface is asked by another thread meanwhile.
+        let still = this.still(scope, before);
+        let (still, ()) = tokio::try_join!(still, this.observe_host(scope, &mut observed))?;
+        self.still = still;
+        observed.services = match &self.still {
+            Some(still) => Arc::clone(&still.services),
+            None => Arc::new(self.services(scope, before).await?),
+        };
         Ok(observed)
     }
 
-    /// Puts those of these services that are still as they are known into `observed`, and answers
+    /// The services as they were before, where no service has changed, come or gone.
+    ///
+    /// The kernel's older interface tells it in a fraction of the time that reading them takes,
+    /// and sooner where it told the same before. What it does not say of a service is looked for
+    /// over netlink now and then.
+    async fn still(
+        &self,
+        scope: &Scope,
+        before: Option<&Observed>,
+    ) -> Result<Option<Still>, DataplaneError> {
+        let known = before.map(|before| &before.services);
+        let Some(known) = known.filter(|known| !known.is_empty()) else {
+            return Ok(None);
+        };
+        if self.looks.is_multiple_of(LISTED_EVERY) || !self.entries.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        if let Some(still) = &self.still
+            && Arc::ptr_eq(&still.services, known)
+            && still.marks == scope.marks
+        {
+            let fingerprint = Arc::clone(&still.fingerprint);
+            let told = patiently(self.ipvs.is_still(fingerprint)).await?;
+            if self.said(told) == Some(true) {
+                return Ok(Some(still.clone()));
+            }
+        }
+        let (before, marks) = (Arc::clone(known), scope.marks.clone());
+        let count = move |count, service: &ServiceEntry, servers: &[DestinationEntry]| {
+            let Some(id) = service_id(&service.key, &marks) else {
+                return Some(count);
+            };
+            unchanged::all_is_still(before.get(&id)?, service, servers).then_some(count + 1)
+        };
+        let counted = patiently(self.ipvs.try_fold_entries(0, count)).await?;
+        let Some((count, fingerprint)) = self.said(counted).flatten() else {
+            return Ok(None);
+        };
+        Ok((count == known.len()).then(|| Still {
+            services: Arc::clone(known),
+            marks: scope.marks.clone(),
+            fingerprint: Arc::new(fingerprint),
+        }))
+    }
+
+    /// Reads all services, but the real servers only of those in which something changed.
+    async fn services(
+        &self,
+        scope: &Scope,
+        before: Option<&Observed>,
+    ) -> Result<BTreeMap<ServiceId, Arc<KernelService>>, DataplaneError> {
+        let mut services = BTreeMap::new();
+        let known = |id: &ServiceId| before?.services.get(id);
+        let named =
+            |service: Service| Some((service_id(&service.spec.key, &scope.marks)?, service));
+        let listed = patiently(self.ipvs.services()).await??;
+        let listed = listed.into_iter().filter_map(named).collect();
+        let mut changed = self.changed(listed, known, &mut services).await?;
+        while !changed.is_empty() {
+            let some = changed.split_off(changed.len().saturating_sub(AT_ONCE));
+            let (ids, some): (Vec<_>, Vec<_>) = some.into_iter().unzip();
+            let tables = patiently(self.ipvs.tables_of(some)).await??;
+            for (id, (service, destinations)) in ids.into_iter().zip(tables) {
+                let service = kernel_service(service, destinations);
+                services.insert(id, same(known(&id), service));
+            }
+        }
+        Ok(services)
+    }
+
+    /// Puts those of these services that are still as they are known into `still`, and answers
     /// which of them have to be read.
     ///
     /// Netlink has told what there is to a service itself. Whether its real servers are still the
@@ -106,7 +184,7 @@ impl Kernel {
         &self,
         services: Vec<(ServiceId, Service)>,
         known: impl Fn(&ServiceId) -> Option<&'a Arc<KernelService>>,
-        observed: &mut Observed,
+        still: &mut BTreeMap<ServiceId, Arc<KernelService>>,
     ) -> Result<Vec<(ServiceId, Service)>, DataplaneError> {
         let candidate = |(id, service): &(ServiceId, Service)| {
             known(id).filter(|known| unchanged::can_be_told(known, service))
@@ -114,13 +192,13 @@ impl Kernel {
         let candidates: Vec<_> = services.iter().map(candidate).collect();
         let known = candidates.iter().flatten();
         let known = known.map(|known| (known.spec.key, Arc::clone(known)));
-        let mut still = self.are_still(known.collect()).await?.into_iter();
+        let mut told = self.are_still(known.collect()).await?.into_iter();
         let mut changed = Vec::new();
         for ((id, service), candidate) in services.into_iter().zip(candidates) {
             if let Some(known) = candidate
-                && still.next() == Some(Some(true))
+                && told.next() == Some(Some(true))
             {
-                observed.services.insert(id, Arc::clone(known));
+                still.insert(id, Arc::clone(known));
             } else {
                 changed.push((id, service));
             }
@@ -129,7 +207,7 @@ impl Kernel {
     }
 
     /// Whether the real servers of these services are still the same, as the kernel's older
-    /// interface says them; nothing at all where that fails, once and for all: it is only quicker.
+    /// interface says them; nothing at all where that fails.
     async fn are_still(
         &self,
         services: Vec<(ServiceKey, Arc<KernelService>)>,
@@ -140,23 +218,27 @@ impl Kernel {
         let is_still = |known: &Arc<KernelService>, entries: &[DestinationEntry]| {
             unchanged::is_still(known, entries)
         };
-        match patiently(self.ipvs.with_entries(services, is_still)).await? {
-            Ok(still) => Ok(still),
-            Err(error) => {
-                self.entries.store(false, Ordering::Relaxed);
-                let error = causes(&error);
-                warn!(
-                    error,
-                    "the kernel is read over netlink alone, which takes longer"
-                );
-                Ok(Vec::new())
-            }
-        }
+        let still = patiently(self.ipvs.with_entries(services, is_still)).await?;
+        Ok(self.said(still).unwrap_or_default())
+    }
+
+    /// What the kernel's older interface said; nothing where it failed, which is logged once, and
+    /// then it is not asked any more: it is only quicker.
+    fn said<T>(&self, said: Result<T, isopath_ipvs::Error>) -> Option<T> {
+        said.inspect_err(|error| {
+            self.entries.store(false, Ordering::Relaxed);
+            let error = causes(error);
+            warn!(
+                error,
+                "the kernel is read over netlink alone, which takes longer"
+            );
+        })
+        .ok()
     }
 
     /// Reads again what steps were about.
     pub(super) async fn observe_again(
-        &self,
+        &mut self,
         scope: &Scope,
         touched: &Touched,
         observed: &mut Observed,
@@ -169,13 +251,14 @@ impl Kernel {
             self.observe_host(scope, observed).await?;
         }
         for id in touched.services.iter().copied() {
+            let services = Arc::make_mut(&mut observed.services);
             match self.service(id).await? {
                 Some(service) => {
-                    let service = same(observed.services.get(&id), service);
-                    observed.services.insert(id, service);
+                    let service = same(services.get(&id), service);
+                    services.insert(id, service);
                 }
                 None => {
-                    observed.services.remove(&id);
+                    services.remove(&id);
                 }
             }
         }

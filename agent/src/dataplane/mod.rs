@@ -36,16 +36,14 @@ mod step;
 mod sysctl;
 mod unchanged;
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use isopath_api::config;
-use isopath_api::ids::ServiceId;
 
 pub use error::DataplaneError;
 pub use state::{
-    KernelRealServer, KernelService, Preview, RealServerWanted, Report, ServiceWanted, Wanted,
+    KernelRealServer, KernelService, KernelServices, Preview, RealServerWanted, Report,
+    ServiceWanted, Wanted,
 };
 
 use crate::store::StoreError;
@@ -79,12 +77,10 @@ impl Dataplane {
     ///
     /// # Errors
     /// The kernel cannot be read. Where it has no IPVS, there are no services.
-    pub async fn services(
-        &mut self,
-    ) -> Result<BTreeMap<ServiceId, Arc<KernelService>>, DataplaneError> {
+    pub async fn services(&mut self) -> Result<KernelServices, DataplaneError> {
         match &mut self.programmer {
             Some(programmer) => programmer.services().await,
-            None => Ok(BTreeMap::new()),
+            None => Ok(KernelServices::default()),
         }
     }
 

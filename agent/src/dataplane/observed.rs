@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use isopath_api::declare::{self, Forwarding, SchedulerFlag, TunnelChecksum, TunnelKind};
@@ -13,7 +12,9 @@ use isopath_ipvs::{
     ServiceSpec, Timeouts,
 };
 
-use super::state::{KernelRealServer, KernelService, RealServerWanted, ServiceWanted};
+use super::state::{
+    KernelRealServer, KernelService, KernelServices, RealServerWanted, ServiceWanted,
+};
 use super::step::Subject;
 
 /// What the kernel has of what concerns us.
@@ -25,8 +26,9 @@ pub(super) struct Observed {
     pub(super) interfaces: BTreeMap<String, ObservedInterface>,
     /// How long connections are kept; nothing before it was read.
     pub(super) timeouts: Option<Timeouts>,
-    /// The services, also those that are not ours.
-    pub(super) services: BTreeMap<ServiceId, Arc<KernelService>>,
+    /// The services, also those that are not ours. Where nothing changed in any, it is the
+    /// allocation that it was before.
+    pub(super) services: KernelServices,
 }
 
 impl Observed {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use isopath_api::ids::{Packets, ServiceId, Vip};
+use isopath_api::ids::{Packets, Vip};
 use isopath_api::reason::Reason;
 use isopath_ipvs::Cause;
 use tracing::{info, warn};
@@ -17,7 +17,7 @@ use super::ledger::Ledger;
 use super::observed::Observed;
 use super::plan::{AtRest, Plan, Planner, Quiesced};
 use super::retry::{Now, Retries};
-use super::state::{KernelService, Preview, Report, Wanted};
+use super::state::{KernelServices, Preview, Report, Wanted};
 use super::step::{Holds, Step, Subject, Touched, Undone, subjects};
 use super::sysctl;
 use crate::causes;
@@ -54,6 +54,8 @@ pub(super) struct Programmer {
     retries: Retries,
     /// What the kernel was last made to have, all of it.
     settled: Option<Wanted>,
+    /// What was reported last, where nothing failed and nothing was left to be done or waited for.
+    idle: Option<Report>,
     counts: Counts,
     /// What failed last time, without the times.
     failures: BTreeSet<String>,
@@ -100,6 +102,7 @@ impl Programmer {
             quiesced: Quiesced::new(),
             retries: Retries::default(),
             settled: None,
+            idle: None,
             counts: Counts::default(),
             failures: BTreeSet::new(),
             digests: Digests::default(),
@@ -107,14 +110,12 @@ impl Programmer {
     }
 
     /// The services in the kernel, whoever made them.
-    pub(super) async fn services(
-        &mut self,
-    ) -> Result<BTreeMap<ServiceId, Arc<KernelService>>, DataplaneError> {
+    pub(super) async fn services(&mut self) -> Result<KernelServices, DataplaneError> {
         match self.observe(&Wanted::default()).await {
             Ok(observed) => Ok(observed.services),
             // Where there is no IPVS, no service was left behind.
             Err(DataplaneError::Ipvs(error)) if matches!(error.cause, Cause::NoModule) => {
-                Ok(BTreeMap::new())
+                Ok(KernelServices::default())
             }
             Err(error) => Err(error),
         }
@@ -143,6 +144,12 @@ impl Programmer {
     }
 
     pub(super) async fn reconcile(&mut self, wanted: &Wanted, look: Look) -> Report {
+        if look == Look::Everything
+            && let Some(report) = self.unchanged(wanted).await
+        {
+            return report;
+        }
+        self.idle = None;
         let limit = wanted.lvs.drain_limit.0;
         let mut result = self.rounds(wanted, look, limit).await;
         if result.is_err() {
@@ -153,6 +160,25 @@ impl Programmer {
             Ok(outcome) => self.report(wanted, outcome),
             Err(error) => self.blind(wanted, &error),
         }
+    }
+
+    /// Reads all of the kernel where nothing was left to be done for what is wanted, and answers
+    /// with the report of then if nothing has changed since. Otherwise what was read is there for
+    /// whoever goes on.
+    async fn unchanged(&mut self, wanted: &Wanted) -> Option<Report> {
+        if self.idle.is_none() || self.settled.as_ref() != Some(wanted) {
+            return None;
+        }
+        if self.looked.is_none() {
+            self.look(wanted).await;
+        }
+        let (seen, _) = self.seen.as_ref()?;
+        let (now, _) = self.looked.as_ref()?;
+        if now != seen {
+            return None;
+        }
+        self.seen = self.looked.take();
+        self.idle.clone()
     }
 
     /// Removes everything that is ours, without waiting for connections to end.
@@ -204,7 +230,7 @@ impl Programmer {
             // A large plan does not stay beside what is read again and the next plan.
             drop(std::mem::take(&mut plan.steps));
             let scope = self.scope(wanted);
-            if let Some(kernel) = &self.kernel {
+            if let Some(kernel) = &mut self.kernel {
                 let again = kernel.observe_again(&scope, &touched, &mut observed);
                 again.await.inspect_err(|_| self.kernel = None)?;
             }
@@ -436,12 +462,14 @@ impl Programmer {
         let report = Report {
             digests,
             vips: self.readiness(wanted, &observed, &pending),
-            services: services.collect(),
+            services: Arc::new(services.collect()),
             steps: self.counts.steps,
             drift_repaired: self.counts.drift_repaired,
             failures: failures.into_iter().chain(self.unsaved.clone()).collect(),
         };
         self.log(texts);
+        let at_rest = pending.is_empty() && self.quiesced.is_empty() && report.failures.is_empty();
+        self.idle = at_rest.then(|| report.clone());
         report
     }
 
@@ -511,7 +539,7 @@ impl Programmer {
         self.log([failure.clone()].into());
         Report {
             vips: wanted.vips.iter().map(not_ready).collect(),
-            services: BTreeMap::new(),
+            services: KernelServices::default(),
             digests: Arc::default(),
             steps: self.counts.steps,
             drift_repaired: self.counts.drift_repaired,

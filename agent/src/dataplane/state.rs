@@ -111,7 +111,7 @@ pub struct Report {
     pub vips: BTreeMap<Vip, Result<(), Reason>>,
     /// The wanted services that the kernel has. One in which nothing changed, no counter either,
     /// is the same allocation from one report to the next.
-    pub services: BTreeMap<ServiceId, Arc<KernelService>>,
+    pub services: KernelServices,
     /// What decides in the kernel where the clients of each of them land.
     pub digests: Arc<BTreeMap<ServiceId, ServiceDigest>>,
     /// Steps executed since the start.
@@ -130,6 +130,9 @@ pub struct Preview {
     /// The steps in their order, in words.
     pub steps: Vec<String>,
 }
+
+/// Services in the kernel. Whoever keeps them shares them.
+pub type KernelServices = Arc<BTreeMap<ServiceId, Arc<KernelService>>>;
 
 /// A service in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]

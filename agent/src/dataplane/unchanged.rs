@@ -1,11 +1,10 @@
 //! Which services are still as they were read last.
 //!
-//! A service and its counters are compared as netlink says them, its real servers as the kernel's
-//! older interface does ([`DestinationEntry`]). Nothing is taken from the latter but that nothing
-//! changed.
+//! They are compared with what the kernel's older interface says ([`ServiceEntry`],
+//! [`DestinationEntry`]). Nothing is taken from it but that nothing changed.
 
 use isopath_api::observed::Stats;
-use isopath_ipvs::{DestinationEntry, Service};
+use isopath_ipvs::{DestinationEntry, Service, ServiceEntry};
 
 use super::observed::stats;
 use super::state::{KernelRealServer, KernelService};
@@ -19,6 +18,17 @@ pub(super) fn can_be_told(known: &KernelService, service: &Service) -> bool {
         && servers
             .iter()
             .all(|server| DestinationEntry::can_say(&server.spec))
+}
+
+/// Whether a service is still what it was, and so are its real servers, as far as entries say it.
+pub(super) fn all_is_still(
+    known: &KernelService,
+    service: &ServiceEntry,
+    servers: &[DestinationEntry],
+) -> bool {
+    service.is(&known.spec)
+        && stats(service.stats) == narrow(known.stats)
+        && is_still(known, servers)
 }
 
 /// Whether a service's real servers are still what they were, in their order.

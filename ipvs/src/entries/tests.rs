@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use rustix::io::Errno;
+
 use super::*;
 use crate::destination::{TunnelChecksum, TunnelKind};
 use crate::service::Protocol;
@@ -79,8 +81,13 @@ fn parsed() -> DestinationEntry {
 fn the_structures_have_the_kernel_s_layout() {
     assert_eq!(size_of::<StatsUser>(), 56);
     assert_eq!(offset_of!(StatsUser, inbytes), 16);
-    assert_eq!(size_of::<ServiceEntry>(), 104);
-    assert_eq!(offset_of!(ServiceEntry, num_dests), 44);
+    assert_eq!(size_of::<ServiceEntryLayout>(), 104);
+    assert_eq!(offset_of!(ServiceEntryLayout, sched_name), 16);
+    assert_eq!(offset_of!(ServiceEntryLayout, num_dests), 44);
+    assert_eq!(offset_of!(ServiceEntryLayout, stats), 48);
+    assert_eq!(offset_of!(GetInfo, num_services), 8);
+    assert_eq!(size_of::<GetServices>(), 8);
+    assert_eq!(offset_of!(GetServices, entrytable), 8);
     assert_eq!(size_of::<DestEntry>(), 96);
     assert_eq!(offset_of!(DestEntry, stats), 40);
     assert_eq!(size_of::<GetDests>(), 24);
@@ -120,6 +127,124 @@ fn every_bit_of_every_field_tells_entries_apart() {
             let differs = parse(&other) != Some(parsed());
             assert_eq!(differs, counts, "byte {at}, bit {bit}");
         }
+    }
+}
+
+/// A `struct ip_vs_service_entry`, all of whose counters are 0.
+fn service_entry() -> [u8; size_of::<ServiceEntryLayout>()] {
+    let mut bytes = [0; size_of::<ServiceEntryLayout>()];
+    let mut put = |offset: usize, value: &[u8]| {
+        bytes[offset..offset + value.len()].copy_from_slice(value);
+    };
+    let key = ServiceKey::udp("10.99.0.1:53".parse().unwrap());
+    put(0, &identity(&key).unwrap());
+    put(offset_of!(ServiceEntryLayout, sched_name), b"wlc");
+    let flags = (ServiceFlags::PERSISTENT | ServiceFlags::HASHED).bits();
+    put(offset_of!(ServiceEntryLayout, flags), &flags.to_ne_bytes());
+    let timeout = offset_of!(ServiceEntryLayout, timeout);
+    put(timeout, &50_u32.to_ne_bytes());
+    let netmask = offset_of!(ServiceEntryLayout, netmask);
+    put(netmask, &[255, 255, 255, 0]);
+    let num_dests = offset_of!(ServiceEntryLayout, num_dests);
+    put(num_dests, &3_u32.to_ne_bytes());
+    bytes
+}
+
+/// Whatever of a service is another, its entry is, but for the kernel's own flag and what stands
+/// after a name's end.
+#[test]
+fn every_bit_of_a_service_s_entry_counts() {
+    let entry = ServiceEntry::parse(&service_entry());
+    let named = offset_of!(ServiceEntryLayout, sched_name)..offset_of!(ServiceEntryLayout, flags);
+    let (name, after_name) = (named.start..named.start + 4, named.start + 4..named.end);
+    let padding = [2, 3, 10, 11];
+    let stats = offset_of!(ServiceEntryLayout, stats);
+    let padding_of_stats = [stats + 12..stats + 16, stats + 52..stats + 56];
+    for at in 0..size_of::<ServiceEntryLayout>() {
+        for bit in 0..8 {
+            let mut bytes = service_entry();
+            bytes[at] ^= 1 << bit;
+            let flags = u32::from_ne_bytes(field(&bytes, named.end).unwrap());
+            let hashed = ServiceFlags::from_bits(flags).contains(ServiceFlags::HASHED);
+            let says_nothing = (!hashed && !name.contains(&at))
+                || padding.contains(&at)
+                || padding_of_stats.iter().any(|range| range.contains(&at))
+                || after_name.contains(&at);
+            let same = ServiceEntry::parse(&bytes) == entry;
+            assert_eq!(same, says_nothing, "byte {at}, bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn every_difference_of_a_service_is_noticed() {
+    let mut bytes = service_entry();
+    let flags = offset_of!(ServiceEntryLayout, flags);
+    bytes[flags..flags + 4].copy_from_slice(&ServiceFlags::HASHED.bits().to_ne_bytes());
+    let entry = ServiceEntry::parse(&bytes).unwrap();
+    let key = ServiceKey::udp("10.99.0.1:53".parse().unwrap());
+    let netmask = Netmask::V4(Ipv4Addr::new(255, 255, 255, 0));
+    let persistence = Persistence {
+        timeout: 50,
+        netmask,
+    };
+    let same = ServiceSpec {
+        persistence,
+        ..ServiceSpec::new(key, Scheduler::Wlc)
+    };
+    assert_eq!(entry.destinations, 3);
+    assert_eq!(entry.stats, Stats::default());
+    assert!(entry.is(&same), "{entry:?}");
+    let with = |change: fn(&mut ServiceSpec)| {
+        let mut spec = same.clone();
+        change(&mut spec);
+        spec
+    };
+    let others = [
+        with(|it| it.key = ServiceKey::udp("10.99.0.1:54".parse().unwrap())),
+        with(|it| it.key = ServiceKey::tcp("10.99.0.1:53".parse().unwrap())),
+        with(|it| it.key = ServiceKey::mark(Family::V4, 1)),
+        with(|it| it.scheduler = Scheduler::Mh),
+        with(|it| it.flags = ServiceFlags::ONE_PACKET),
+        with(|it| it.persistence.timeout = 51),
+        with(|it| it.persistence.netmask = Netmask::V4(Ipv4Addr::BROADCAST)),
+    ];
+    for other in others {
+        assert!(ServiceEntry::can_say(&other));
+        assert!(!entry.is(&other), "{other:?}");
+    }
+}
+
+/// What an entry has no field for is never taken for unchanged.
+#[test]
+fn a_service_that_an_entry_cannot_say_is_none() {
+    let key = ServiceKey::udp("10.99.0.1:53".parse().unwrap());
+    let plain = ServiceSpec::new(key, Scheduler::Wlc);
+    assert!(ServiceEntry::can_say(&plain));
+    let netmask = Netmask::V4(Ipv4Addr::new(255, 255, 255, 0));
+    let persistent = plain.clone().persistent(50, netmask);
+    let entry = ServiceEntry::parse(&service_entry()).unwrap();
+    assert_eq!(entry.persistence, persistent.persistence);
+    assert_eq!(entry.flags, persistent.flags);
+    let unknown = UnknownAttribute {
+        kind: 99,
+        value: Box::new([1]),
+    };
+    let others = [
+        persistent,
+        ServiceSpec::new(ServiceKey::mark(Family::V6, 1), Scheduler::Wlc),
+        ServiceSpec {
+            persistence_engine: Some("sip".to_owned()),
+            ..plain.clone()
+        },
+        ServiceSpec {
+            unknown: Box::new([unknown]),
+            ..plain
+        },
+    ];
+    for other in others {
+        assert!(!ServiceEntry::can_say(&other), "{other:?}");
+        assert!(!entry.is(&other), "{other:?}");
     }
 }
 
@@ -233,6 +358,16 @@ fn a_service_is_named_as_the_kernel_reads_it() {
     let mut expected = [0; size_of::<Identity>()];
     expected[12..].copy_from_slice(&0x0102_0304_u32.to_ne_bytes());
     assert_eq!(bytes, expected);
+
+    let address = "10.99.0.1:80".parse().unwrap();
+    let other = ServiceKey::address(Protocol::Other(47), address);
+    for known in [
+        other,
+        ServiceKey::udp(address),
+        ServiceKey::mark(Family::V4, 9),
+    ] {
+        assert_eq!(key(identity(&known).unwrap()), Some(known));
+    }
 
     let six = "[2001:db8::1]:80".parse().unwrap();
     assert_eq!(identity(&ServiceKey::tcp(six)), None);

@@ -289,12 +289,6 @@ fn must(series: &[Series], figure: Figure) -> String {
     match figure.limit() {
         Limit::ShareOfOthers(share) => format!("≤ {share} × the others' least{bound}"),
         Limit::ShareOfFull(share) => format!("≤ {} % of its full time{bound}", share * 100.0),
-        Limit::ShareOfOthersFull(share) => {
-            format!(
-                "≤ {} % of the others' least full time{bound}",
-                share * 100.0
-            )
-        }
         Limit::Nothing => "–".to_owned(),
         Limit::Exactly(value) => format!("{value} each time"),
     }

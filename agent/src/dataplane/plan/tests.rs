@@ -70,7 +70,7 @@ impl Model {
     fn whole_plan(&mut self, wanted: &Wanted) -> Plan {
         self.ledger.update(INTERFACE, wanted, &self.observed);
         let mut quiesced = Quiesced::new();
-        for (id, service) in &self.observed.services {
+        for (id, service) in self.observed.services.iter() {
             for server in service.real_servers.iter().filter(|it| it.spec.weight == 0) {
                 let key = (*id, server.spec.address);
                 quiesced.insert(key, self.quiesced.get(&key).copied().unwrap_or(self.now));
@@ -144,12 +144,12 @@ impl Model {
                     stats: Stats::default(),
                     real_servers: Box::default(),
                 };
-                let before = self.observed.services.insert(*id, Arc::new(service));
+                let before = self.services().insert(*id, Arc::new(service));
                 assert_eq!(before, None, "{id} was there already");
             }
             Step::SetService(id, spec) => self.service(*id).spec = spec.clone(),
             Step::DeleteService(id) => {
-                let service = self.observed.services.remove(id).unwrap();
+                let service = self.services().remove(id).unwrap();
                 assert_eq!(*service.real_servers, [], "{id} goes with real servers");
             }
             Step::HoldConnections | Step::ReleaseConnections => {}
@@ -181,8 +181,12 @@ impl Model {
         self.observed.interfaces.get_mut(name).unwrap()
     }
 
+    fn services(&mut self) -> &mut BTreeMap<ServiceId, Arc<KernelService>> {
+        Arc::make_mut(&mut self.observed.services)
+    }
+
     fn service(&mut self, id: ServiceId) -> &mut KernelService {
-        Arc::make_mut(self.observed.services.get_mut(&id).unwrap())
+        Arc::make_mut(self.services().get_mut(&id).unwrap())
     }
 
     fn insert(&mut self, id: ServiceId, server: KernelRealServer) {
@@ -594,7 +598,7 @@ fn what_changed_behind_our_back_is_found_and_put_right() {
             model.service(service_id(1)).real_servers[0].spec.weight = 9;
         }),
         ("a service", |model| {
-            model.observed.services.clear();
+            model.services().clear();
         }),
         ("a real server", |model| {
             model.remove(service_id(1), server_address(2));

@@ -72,6 +72,19 @@ fn entry(destination: &Destination) -> DestinationEntry {
     }
 }
 
+/// What the older interface says of the service.
+fn service_entry() -> ServiceEntry {
+    let Service { spec, stats } = service();
+    ServiceEntry {
+        key: spec.key,
+        scheduler: spec.scheduler,
+        flags: spec.flags,
+        persistence: spec.persistence,
+        destinations: 2,
+        stats: stats.narrow(),
+    }
+}
+
 fn entries() -> Vec<DestinationEntry> {
     [2, 1].map(|number| entry(&destination(number))).into()
 }
@@ -83,6 +96,35 @@ fn what_did_not_change_is_unchanged_whatever_was_counted() {
     let empty = kernel_service(service(), []);
     assert!(can_be_told(&empty, &service()));
     assert!(is_still(&empty, &[]));
+    assert!(all_is_still(&known(), &service_entry(), &entries()));
+    assert!(all_is_still(&empty, &service_entry(), &[]));
+}
+
+#[test]
+fn every_difference_of_a_service_s_entry_is_noticed() {
+    let changes: [fn(&mut ServiceEntry); 12] = [
+        |it| it.key = ServiceKey::udp("10.99.0.1:80".parse().unwrap()),
+        |it| it.scheduler = Scheduler::Rr,
+        |it| it.flags = ServiceFlags::SCHED1,
+        |it| it.flags = ServiceFlags::PERSISTENT,
+        |it| it.persistence.timeout = 1,
+        |it| it.persistence.netmask = Netmask::V4([255, 255, 255, 0].into()),
+        |it| it.stats.connections += 1,
+        |it| it.stats.in_packets += 1,
+        |it| it.stats.out_packets += 1,
+        |it| it.stats.in_bytes += MANY,
+        |it| it.stats.out_bytes += 1,
+        |it| it.stats.connections_per_second += 1,
+    ];
+    for (number, change) in changes.iter().enumerate() {
+        let mut service = service_entry();
+        change(&mut service);
+        let still = all_is_still(&known(), &service, &entries());
+        assert!(!still, "{number}: {service:?}");
+    }
+    let mut entries = entries();
+    entries[1].weight = 0;
+    assert!(!all_is_still(&known(), &service_entry(), &entries));
 }
 
 #[test]

@@ -78,8 +78,6 @@ pub(super) enum Limit {
     ShareOfOthers(f64),
     /// This share of our own [`Figure::Full`].
     ShareOfFull(f64),
-    /// This share of the least median of the others' [`Figure::Full`].
-    ShareOfOthersFull(f64),
     /// Nothing: it is there to be compared with.
     Nothing,
     /// Each single number must be this.
@@ -145,11 +143,8 @@ impl Figure {
             Self::Full => Limit::ShareOfOthers(0.6),
             Self::Reload => Limit::ShareOfOthers(0.1),
             Self::Memory => Limit::ShareOfOthers(1.0),
-            // Of the others', since our own has become so short that half of its twentieth is
-            // the reading alone.
-            Self::Unchanged => Limit::ShareOfOthersFull(0.05),
+            Self::Unchanged | Self::OneWeight => Limit::ShareOfFull(0.05),
             Self::Reading => Limit::Nothing,
-            Self::OneWeight => Limit::ShareOfFull(0.05),
             Self::OneWeightChanges => Limit::Exactly(1.0),
             Self::Drained
             | Self::Killed
@@ -199,20 +194,19 @@ impl Series {
 /// The limit of our median as a number, where the others' numbers say it.
 pub(super) fn bound(all: &[Series], figure: Figure) -> Option<f64> {
     let median = |series: &Series| Some(series.spread()?.median);
-    let others = |figure: Figure| {
-        let others = all
-            .iter()
-            .filter(move |series| series.figure == figure && series.who != Who::Isopath);
-        others.filter_map(median).min_by(f64::total_cmp)
-    };
     match figure.limit() {
         Limit::Exactly(value) => Some(value),
         Limit::ShareOfFull(share) => {
             let full = find(all, Figure::Full, Who::Isopath)?;
             Some(median(full)? * share)
         }
-        Limit::ShareOfOthersFull(share) => Some(others(Figure::Full)? * share),
-        Limit::ShareOfOthers(share) => Some(others(figure)? * share),
+        Limit::ShareOfOthers(share) => {
+            let others = all
+                .iter()
+                .filter(|series| series.figure == figure && series.who != Who::Isopath);
+            let least = others.filter_map(median).min_by(f64::total_cmp)?;
+            Some(least * share)
+        }
         Limit::Nothing => None,
     }
 }
@@ -280,22 +274,19 @@ mod tests {
                 series(Figure::OneWeight, Who::Isopath, &[one]),
             ])
         };
-        assert_eq!(all(6.0, (0.5, 0.3)), Vec::<String>::new());
-        let lines = all(6.4, (0.5, 0.3));
+        assert_eq!(all(6.0, (0.3, 0.3)), Vec::<String>::new());
+        let lines = all(6.4, (0.3, 0.3));
         assert!(
             lines.len() == 1 && lines[0].contains("above 6.3"),
             "{lines:?}"
         );
-        let lines = all(6.0, (0.6, 0.3));
-        assert!(
-            lines.len() == 1 && lines[0].contains("above 0.5"),
-            "{lines:?}"
-        );
-        let lines = all(6.0, (0.5, 0.4));
-        assert!(
-            lines.len() == 1 && lines[0].contains("above 0.3"),
-            "{lines:?}"
-        );
+        for (unchanged, one) in [(0.4, 0.3), (0.3, 0.4)] {
+            let lines = all(6.0, (unchanged, one));
+            assert!(
+                lines.len() == 1 && lines[0].contains("above 0.3"),
+                "{lines:?}"
+            );
+        }
     }
 
     #[test]

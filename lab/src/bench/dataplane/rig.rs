@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use isopath_ipvs::{Destination, Ipvs, ServiceKey};
+use isopath_ipvs::{Destination, DestinationEntry, Ipvs, ServiceEntry, ServiceKey};
 
 use crate::netns::Namespace;
 use crate::process::Process;
@@ -125,17 +125,19 @@ impl Rig {
             runtime()?.block_on(async {
                 let ipvs = Ipvs::connect().await.context("connecting to IPVS")?;
                 let services = ipvs.services().await?;
+                let count = |count, _: &ServiceEntry, _: &[DestinationEntry]| Some(count + 1);
+                let folded = ipvs.try_fold_entries(0, count).await?;
+                let (count, fingerprint) = folded.context("not every service was read")?;
+                ensure!(count == services.len(), "{count} services were read");
+                let fingerprint = Arc::new(fingerprint);
                 let mut least = Duration::MAX;
                 for _ in 0..READINGS {
-                    let keys = services.iter().map(|service| (service.spec.key, ()));
-                    let keys: Vec<_> = keys.collect();
                     let began = Instant::now();
-                    let counts = ipvs.with_entries(keys, |(), entries| entries.len()).await?;
-                    least = least.min(began.elapsed());
                     ensure!(
-                        counts.len() == services.len() && !counts.contains(&None),
-                        "not every service was read"
+                        ipvs.is_still(Arc::clone(&fingerprint)).await?,
+                        "a real server has changed"
                     );
+                    least = least.min(began.elapsed());
                 }
                 Ok(least)
             })
