@@ -17,7 +17,7 @@ use crate::wait::{self, Probe};
 const CHANGES: usize = 4;
 
 /// How long nothing is asked of the agent while it finds nothing to do, once a second.
-const ALONE: Duration = Duration::from_secs(8);
+const ALONE: Duration = Duration::from_secs(20);
 
 /// Fills the kernel so many times with each program; the programs take turns, so that what
 /// disturbs the machine disturbs all of them.
@@ -129,7 +129,7 @@ impl Collected {
         measured
     }
 
-    /// What the agent says of five reconciles or more without a change, and of one with one.
+    /// What the agent says of ten reconciles or more without a change, and of one with one.
     fn reconciles(&mut self, rig: &Rig, program: &mut programs::Program) -> Result<()> {
         let ask = || programs::reconciles(rig.namespace());
         let until = |what: &str, holds: &dyn Fn(&Reconciles) -> bool| {
@@ -141,11 +141,11 @@ impl Collected {
         // The reconcile of the last change may not have ended; after one without a change it has.
         let first = ask()?;
         let before = until("a reconcile", &|now| now.unchanged.0 > first.unchanged.0)?;
-        // With such a set its answer keeps the agent busy for a second: one who watches changes
+        // With such a set its answer keeps the agent busy for seconds: who watches it disturbs
         // what is measured.
         std::thread::sleep(ALONE);
-        let quiet = until("five reconciles", &|now| {
-            now.unchanged.0 >= before.unchanged.0 + 5.0
+        let quiet = until("ten reconciles", &|now| {
+            now.unchanged.0 >= before.unchanged.0 + 10.0
         })?;
         let each = |(a, b): ((f64, f64), (f64, f64))| (b.1 - a.1) / (b.0 - a.0);
         self.push(
