@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::observed::Observed;
 use super::state::Wanted;
-use super::step::Step;
+use super::step::{Step, Subject};
 
 /// What this agent or one before it made. It is written before anything is made, so that a
 /// crash leaves a line too many, never an object that nobody owns.
@@ -67,14 +67,29 @@ impl Ledger {
         });
     }
 
+    /// What stands in the file while these steps are done: nothing of the weights that they may
+    /// change, so that after a crash none is believed that is no longer so.
+    pub(super) fn ahead_of(&self, steps: &[Step]) -> Self {
+        let mut ahead = self.clone();
+        for step in steps {
+            if let Subject::RealServer(id, address) = step.subject() {
+                ahead.forget(id, address);
+            }
+        }
+        ahead
+    }
+
     /// Writes down what a step does, `observed` being what the kernel had before its plan.
     pub(super) fn record(&mut self, step: &Step, observed: &Observed, wanted: &Wanted) {
         match step {
             Step::AddRealServer(id, spec) | Step::ReinsertRealServer(id, spec) => {
                 // The weight may go to 0 before it is observed; only with `mh` does that matter.
+                // What an earlier one of this address had is gone in any case.
                 let service = wanted.services.get(id);
                 if service.is_some_and(|it| it.scheduler == Scheduler::Mh) {
                     self.weigh(*id, spec.address, spec.weight);
+                } else {
+                    self.forget(*id, spec.address);
                 }
             }
             Step::SetRealServer(id, spec) | Step::QuiesceRealServer(id, spec) => {
@@ -88,11 +103,7 @@ impl Ledger {
                     self.weigh(*id, address, before.spec.weight);
                 }
             }
-            Step::DeleteRealServer(id, address) => {
-                if let Some(table) = self.services.get_mut(id) {
-                    table.remove(address);
-                }
-            }
+            Step::DeleteRealServer(id, address) => self.forget(*id, *address),
             Step::DeleteService(id) => {
                 self.services.remove(id);
             }
@@ -122,6 +133,13 @@ impl Ledger {
         table.insert(address, weight);
     }
 
+    /// Nothing is known of a real server's weight in the table.
+    fn forget(&mut self, id: ServiceId, address: SocketAddr) {
+        if let Some(table) = self.services.get_mut(&id) {
+            table.remove(&address);
+        }
+    }
+
     /// The weight that `mh` has a real server of weight 0 in its table with, where it is known.
     pub(super) fn table_weight(&self, id: ServiceId, address: SocketAddr) -> Option<u32> {
         self.services.get(&id)?.get(&address).copied()
@@ -131,6 +149,21 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_weight_that_a_step_may_change_is_not_in_the_file_meanwhile() {
+        let id: ServiceId = "tcp:10.99.0.1:80".parse().unwrap();
+        let [one, other]: [SocketAddr; 2] =
+            ["10.1.0.11:80", "10.1.0.12:80"].map(|it| it.parse().unwrap());
+        let mut ledger = Ledger::default();
+        ledger.weigh(id, one, 3);
+        ledger.weigh(id, other, 4);
+        let ahead = ledger.ahead_of(&[Step::DeleteRealServer(id, one)]);
+        assert_eq!(ahead.table_weight(id, one), None);
+        assert_eq!(ahead.table_weight(id, other), Some(4));
+        assert!(ahead.services.contains_key(&id), "it stays ours");
+        assert_eq!(ledger.ahead_of(&[Step::DeleteService(id)]), ledger);
+    }
 
     #[test]
     fn the_file_is_one_that_later_versions_can_read() {

@@ -240,7 +240,7 @@ impl Programmer {
                 break;
             }
         }
-        self.save();
+        self.save(self.ledger.clone());
         self.retries.keep(&plan.steps);
         self.at_rest.replace(&plan, wanted, &observed);
         self.seen = Some((observed.clone(), at));
@@ -340,15 +340,15 @@ impl Programmer {
         self.quiesced = quiesced;
     }
 
-    /// Writes the ledger. Where it cannot be written the work goes on, and that is reported: at
+    /// Writes a ledger. Where it cannot be written the work goes on, and that is reported: at
     /// worst a crash now leaves an object that the next agent takes for somebody else's.
-    fn save(&mut self) {
-        if self.ledger == self.saved {
+    fn save(&mut self, ledger: Ledger) {
+        if ledger == self.saved {
             return;
         }
-        match write_json(&self.ledger_path, &self.ledger) {
+        match write_json(&self.ledger_path, &ledger) {
             Ok(()) => {
-                self.saved = self.ledger.clone();
+                self.saved = ledger;
                 self.unsaved = None;
             }
             Err(error) => self.unsaved = Some(causes(&error)),
@@ -367,7 +367,7 @@ impl Programmer {
             return touched;
         }
         // Before anything is made, it stands in the file as ours.
-        self.save();
+        self.save(self.ledger.ahead_of(steps));
         let mut undone = Undone::default();
         let mut rest = steps;
         while let Some(first) = rest.first() {

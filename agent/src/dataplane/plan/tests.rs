@@ -565,6 +565,24 @@ fn a_real_server_that_is_dead_when_it_is_added_is_in_mhs_table() {
     assert_eq!(model.plan(&wanted), []);
 }
 
+/// Under another scheduler whose list is in order it was inserted anew while it was dead.
+#[test]
+fn a_real_server_that_was_reinserted_while_it_was_dead_is_in_mhs_table() {
+    let id = service_id(1);
+    let mut mh = web(Scheduler::Mh, &[2]);
+    only(&mut mh).real_servers[0] = server(2, 5, 0);
+    let mut dh = web(Scheduler::Dh, &[1, 2]);
+    only(&mut dh).real_servers[1] = server(2, 0, 0);
+    let mut model = Model::new();
+    model.reconcile(&mh);
+    let steps = model.reconcile(&dh);
+    let again = |step: &Step| matches!(step, Step::ReinsertRealServer(..));
+    assert!(steps.iter().any(again), "{steps:?}");
+    model.reconcile(&mh);
+    assert_eq!(model.weight(id, 2), 0);
+    assert_eq!(model.table[&(id, server_address(2))], 5);
+}
+
 #[test]
 fn a_dead_real_server_keeps_its_place_and_is_no_removal() {
     let id = service_id(1);
