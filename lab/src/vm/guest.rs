@@ -106,9 +106,9 @@ fn script(environment: &[(String, String)], command: &[String], root: &Path, run
 
 /// The command gets a process group of its own (`set -m`): so an interrupt reaches it with all
 /// that it started, as a terminal's would, and bash does not have it ignore the signal. The end
-/// of the input means that the host's process is gone; then nobody waits for the command. What
-/// reads the input is disowned, and the groups made, `set -m` is over, or bash would report the
-/// ends of both among the command's output.
+/// of the input means that the host's process is gone; then nobody waits for the command. Bash
+/// would report the ends of the command and of what reads the input among the command's output,
+/// so from there on what it says itself goes nowhere.
 const TEMPLATE: &str = r#"#!/bin/bash
 set -u
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -129,19 +129,17 @@ done
 @EXPORTS@
 echo "@UP@"
 
-exec 3<&0
+exec 3<&0 4>&2 2>/dev/null
 set -m
-@COMMAND@ </dev/null 3<&- &
+@COMMAND@ </dev/null 2>&4 3<&- 4>&- &
 command=$!
 {
     while read -r line <&3; do
         [ "$line" = "@INTERRUPT@" ] && kill -INT -- "-$command"
     done
     kill -INT -- "-$command"
-} 2>/dev/null &
+} 4>&- &
 watcher=$!
-disown "$watcher"
-set +m
 wait "$command"
 status=$?
 kill -- "-$watcher"
@@ -171,10 +169,10 @@ mod tests {
 
     #[test]
     fn bash_says_nothing_of_its_own_among_the_commands_output() {
-        let (_, jobs) = TEMPLATE.split_once("exec 3<&0\n").unwrap();
-        let jobs = jobs.replace("@COMMAND@", "sh -c 'echo said; exit 3'");
+        let (_, jobs) = TEMPLATE.split_once("@UP@\"\n").unwrap();
+        let jobs = jobs.replace("@COMMAND@", "sh -c 'echo said; echo wrong >&2; exit 3'");
         // Waiting for what is left makes the report certain where there is one.
-        let script = format!("finish() {{ wait; exit \"$1\"; }}\nexec 3<&0\n{jobs}");
+        let script = format!("finish() {{ wait; exit \"$1\"; }}\n{jobs}");
         let mut bash = Command::new("bash");
         bash.args(["-c", &script]).stdin(Stdio::piped());
         bash.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -183,7 +181,7 @@ mod tests {
         let output = child.wait_with_output().unwrap();
         drop(input);
         let texts = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
-        assert_eq!(texts, ["said\n", ""]);
+        assert_eq!(texts, ["said\n", "wrong\n"]);
         assert_eq!(output.status.code(), Some(3), "not the command's status");
     }
 
