@@ -344,6 +344,7 @@ impl Programmer {
     /// worst a crash now leaves an object that the next agent takes for somebody else's.
     fn save(&mut self, ledger: Ledger) {
         if ledger == self.saved {
+            self.unsaved = None;
             return;
         }
         match write_json(&self.ledger_path, &ledger) {
