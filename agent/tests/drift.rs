@@ -17,6 +17,7 @@ use director::{Director, assert_ready, of, rules, run, server, service, sysctl, 
 use isopath_agent::dataplane::{Dataplane, Wanted};
 use isopath_api::declare::{Forwarding, Scheduler};
 use isopath_api::ids::ServiceId;
+use isopath_ipvs::{Ipvs, ServiceKey, ServiceSpec};
 
 /// How often nothing changes before something does: once to read all, once to compare all, and
 /// more to compare fingerprints.
@@ -139,4 +140,30 @@ async fn a_service_by_mark_that_was_there_becomes_ours() {
     for rule in ["-A -f 7 -s rr", "-a -f 7 -r 127.0.0.12:80 -m -w 1"] {
         assert!(rules.iter().any(|it| it == rule), "{rules:?}");
     }
+}
+
+/// The older interface does not say a persistence engine; netlink, once a minute, does.
+#[tokio::test]
+async fn what_the_older_interface_does_not_say_is_found_in_time() {
+    let Some(director) = Director::enter("engine") else {
+        return;
+    };
+    let mut dataplane = director.dataplane();
+    for _ in 0..QUIET {
+        assert_ready(&dataplane.reconcile(&local()).await);
+    }
+    let ipvs = Ipvs::connect().await.unwrap();
+    let key = ServiceKey::udp("10.99.0.1:53".parse().unwrap());
+    let before = ipvs.service(&key).await.unwrap().spec;
+    let with_engine = ServiceSpec {
+        persistence_engine: Some("sip".to_owned()),
+        ..before.clone()
+    };
+    ipvs.set_service(&with_engine).await.unwrap();
+    assert_eq!(ipvs.service(&key).await.unwrap().spec, with_engine);
+    for _ in 0..60 {
+        assert_ready(&dataplane.reconcile(&local()).await);
+    }
+    assert_eq!(ipvs.service(&key).await.unwrap().spec, before);
+    assert_eq!(dataplane.reconcile(&local()).await.drift_repaired, 1);
 }

@@ -17,6 +17,7 @@ use isopath_ipvs::{
     Timeouts,
 };
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+use tokio::sync::mpsc;
 
 use self::support::{Namespace, run};
 
@@ -496,6 +497,58 @@ async fn every_change_of_ipvsadm_is_noticed() {
     let nothing = fingerprint(&ipvs).await.unwrap();
     assert!(ipvs.is_still(nothing).await.unwrap());
     assert!(!ipvs.is_still(then).await.unwrap());
+}
+
+/// Whoever needs the connection for something else waits for one service, not for all.
+#[tokio::test]
+async fn a_look_that_nobody_waits_for_ends() {
+    let Some(_namespace) = Namespace::enter("given-up") else {
+        return;
+    };
+    let ipvs = Ipvs::connect().await.unwrap();
+    let keys: Vec<_> = (1..=5)
+        .map(|number| ServiceKey::mark(Family::V4, number))
+        .collect();
+    for key in &keys {
+        let spec = ServiceSpec::new(*key, Scheduler::Rr);
+        ipvs.add_service(&spec).await.unwrap();
+    }
+    let services: Vec<_> = keys.into_iter().map(|key| (key, ())).collect();
+    for folds in [true, false] {
+        let (began, mut first) = mpsc::unbounded_channel();
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let wait = std::sync::Mutex::new(wait);
+        let look = move || {
+            began.send(()).unwrap();
+            wait.lock().unwrap().recv().unwrap();
+        };
+        {
+            let (ipvs, services) = (ipvs.clone(), services.clone());
+            let looking = async move {
+                if folds {
+                    let fold = move |count, _: &ServiceEntry, _: &[DestinationEntry]| {
+                        look();
+                        Some(count + 1)
+                    };
+                    let all = ipvs.try_fold_entries(0, fold);
+                    all.await.map(drop)
+                } else {
+                    let all = ipvs.with_entries(services, move |(), _| look());
+                    all.await.map(drop)
+                }
+            };
+            tokio::select! {
+                done = looking => panic!("it did not wait: {done:?}"),
+                one = first.recv() => one.unwrap(),
+            }
+        }
+        // It may go through all five now.
+        for _ in 0..5 {
+            go_on.send(()).unwrap();
+        }
+        ipvs.info().await.unwrap();
+        assert_eq!(first.recv().await, None, "folded: {folds}");
+    }
 }
 
 #[tokio::test]

@@ -132,6 +132,9 @@ impl Kernel {
                 return Ok(Some(still.clone()));
             }
         }
+        if !known.values().all(|service| unchanged::can_say(service)) {
+            return Ok(None);
+        }
         let (before, marks) = (Arc::clone(known), scope.marks.clone());
         let count = move |count, service: &ServiceEntry, servers: &[DestinationEntry]| {
             let Some(id) = service_id(&service.key, &marks) else {

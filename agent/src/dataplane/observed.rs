@@ -26,8 +26,7 @@ pub(super) struct Observed {
     pub(super) interfaces: BTreeMap<String, ObservedInterface>,
     /// How long connections are kept; nothing before it was read.
     pub(super) timeouts: Option<Timeouts>,
-    /// The services, also those that are not ours. Where nothing changed in any, it is the
-    /// allocation that it was before.
+    /// The services, also those that are not ours.
     pub(super) services: KernelServices,
 }
 

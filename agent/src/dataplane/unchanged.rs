@@ -12,12 +12,17 @@ use super::state::{KernelRealServer, KernelService};
 /// Whether a service is still what it was, and its real servers are such that entries can say
 /// whether they are.
 pub(super) fn can_be_told(known: &KernelService, service: &Service) -> bool {
-    let servers = &known.real_servers;
-    known.spec == service.spec
-        && known.stats == stats(service.stats)
-        && servers
-            .iter()
-            .all(|server| DestinationEntry::can_say(&server.spec))
+    known.spec == service.spec && known.stats == stats(service.stats) && can_say_servers(known)
+}
+
+/// Whether entries can say all of a service and its real servers.
+pub(super) fn can_say(known: &KernelService) -> bool {
+    ServiceEntry::can_say(&known.spec) && can_say_servers(known)
+}
+
+fn can_say_servers(known: &KernelService) -> bool {
+    let mut servers = known.real_servers.iter();
+    servers.all(|server| DestinationEntry::can_say(&server.spec))
 }
 
 /// Whether a service is still what it was, and so are its real servers, as far as entries say it.

@@ -23,8 +23,8 @@ const GET_SERVICE: libc::c_int = 64 + 1024 + 64 + 3;
 /// `IP_VS_SO_GET_DESTS`.
 const GET_DESTS: libc::c_int = 64 + 1024 + 64 + 4;
 
-/// The most services, and destinations of a service, that are asked for: 6 MiB. The kernel computes
-/// the length as an `int`.
+/// The most services, and destinations of a service, that are asked for: less than 7 MiB. The
+/// kernel computes the length as an `int`.
 const MOST: usize = 1 << 16;
 
 /// Where destinations begin.

@@ -201,5 +201,10 @@ fn what_entries_do_not_say_is_read() {
     for server in [tunnelled, six] {
         let known = kernel_service(service(), [destination(2), server]);
         assert!(!can_be_told(&known, &service()), "{known:?}");
+        assert!(!can_say(&known), "{known:?}");
     }
+    assert!(can_say(&known()));
+    let mut persistent = known();
+    persistent.spec.flags = ServiceFlags::PERSISTENT;
+    assert!(!can_say(&persistent), "its engine is not said");
 }
