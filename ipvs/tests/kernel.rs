@@ -520,7 +520,7 @@ async fn a_look_that_nobody_waits_for_ends() {
         let wait = std::sync::Mutex::new(wait);
         let look = move || {
             began.send(()).unwrap();
-            wait.lock().unwrap().recv().unwrap();
+            wait.lock().unwrap().recv().unwrap_err();
         };
         {
             let (ipvs, services) = (ipvs.clone(), services.clone());
@@ -543,9 +543,7 @@ async fn a_look_that_nobody_waits_for_ends() {
             }
         }
         // It may go through all five now.
-        for _ in 0..5 {
-            go_on.send(()).unwrap();
-        }
+        drop(go_on);
         ipvs.info().await.unwrap();
         assert_eq!(first.recv().await, None, "folded: {folds}");
     }
