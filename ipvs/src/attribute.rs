@@ -7,7 +7,7 @@ use netlink_packet_core::{
     NlaBuffer, parse_string, parse_u16, parse_u16_be, parse_u32,
 };
 
-use crate::service::Family;
+use isopath_mh::Family;
 
 /// Writes attributes one after another at the end of a buffer. A batch has thousands of
 /// messages, so that nothing is put together elsewhere first.

@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use netlink_packet_core::{DecodeError, ErrorContext};
 
 use crate::attribute::{self, UnknownAttribute, Writer, required};
-use crate::service::Family;
+use crate::service::{family_from_number, family_number};
 use crate::stats::Stats;
+use isopath_mh::Family;
 
 const ADDR: u16 = 1;
 const PORT: u16 = 2;
@@ -210,7 +211,7 @@ impl DestinationSpec {
 
 /// Writes the attributes that identify a destination in its service.
 pub(crate) fn write_identity(address: SocketAddr, writer: &mut Writer<'_>) {
-    writer.u16(ADDR_FAMILY, Family::of(address.ip()).number());
+    writer.u16(ADDR_FAMILY, family_number(Family::of(address.ip())));
     writer.address(ADDR, address.ip());
     writer.be16(PORT, address.port());
 }
@@ -293,7 +294,7 @@ impl<'a> Parts<'a> {
 
     fn put_together(self, family: Family) -> Result<Destination, DecodeError> {
         let family = match self.family {
-            Some(number) => Family::from_number(number, "IPVS_DEST_ATTR_ADDR_FAMILY")?,
+            Some(number) => family_from_number(number, "IPVS_DEST_ATTR_ADDR_FAMILY")?,
             None => family,
         };
         let bytes = required(self.address, "IPVS_DEST_ATTR_ADDR")?;

@@ -17,8 +17,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use crate::destination::{DestinationSpec, Forwarding, Tunnel};
 use crate::flags::ServiceFlags;
 use crate::scheduler::Scheduler;
-use crate::service::{Family, Netmask, Persistence, Protocol, ServiceKey, ServiceSpec};
+use crate::service::{Netmask, Persistence, Protocol, ServiceKey, ServiceSpec};
 use crate::stats::Stats;
+use isopath_mh::Family;
 
 pub(crate) use socket::EntrySocket;
 pub use socket::Fingerprint;

@@ -10,8 +10,9 @@ use rustix::io::Errno;
 use crate::change::Change;
 use crate::destination::{DestinationSpec, TunnelKind};
 use crate::scheduler::Scheduler;
-use crate::service::{Family, Netmask, ServiceKey, ServiceSpec};
+use crate::service::{Netmask, ServiceKey, ServiceSpec};
 use crate::socket::Failure;
+use isopath_mh::Family;
 
 /// A failed operation. `Display` says what was tried; the cause is the source.
 #[derive(Debug, thiserror::Error)]

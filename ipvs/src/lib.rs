@@ -59,7 +59,6 @@ mod entries;
 mod error;
 mod flags;
 mod message;
-pub mod mh;
 mod scheduler;
 mod service;
 mod socket;
@@ -74,7 +73,8 @@ pub use destination::{
 pub use entries::{DestinationEntry, Fingerprint, ServiceEntry};
 pub use error::{Cause, Error, Operation};
 pub use flags::ServiceFlags;
+pub use isopath_mh::{self as mh, Family};
 pub use message::{Info, Timeouts};
 pub use scheduler::Scheduler;
-pub use service::{Family, Netmask, Persistence, Protocol, Service, ServiceKey, ServiceSpec};
+pub use service::{Netmask, Persistence, Protocol, Service, ServiceKey, ServiceSpec};
 pub use stats::Stats;

@@ -10,8 +10,9 @@ use netlink_packet_generic::constants::{
 use crate::attribute::{self, Writer, required};
 use crate::change::Change;
 use crate::destination::{self, Destination};
-use crate::service::{Family, Service, ServiceKey};
+use crate::service::{Service, ServiceKey};
 use crate::socket::Requests;
+use isopath_mh::Family;
 
 const FAMILY_NAME: &str = "IPVS";
 const FAMILY_VERSION: u8 = 1;

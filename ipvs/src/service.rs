@@ -1,9 +1,11 @@
 //! Virtual services.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use netlink_packet_core::{DecodeError, ErrorContext};
+
+use isopath_mh::Family;
 
 use crate::attribute::{self, UnknownAttribute, Writer, required};
 use crate::flags::ServiceFlags;
@@ -23,38 +25,19 @@ const STATS: u16 = 10;
 const PE_NAME: u16 = 11;
 const STATS64: u16 = 12;
 
-/// The family of a service's or a destination's addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
+/// The kernel's number of an address family: `AF_INET` or `AF_INET6`.
+pub(crate) fn family_number(family: Family) -> u16 {
+    match family {
+        Family::V4 => 2,
+        Family::V6 => 10,
+    }
 }
 
-impl Family {
-    /// The family of `address`.
-    pub fn of(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(_) => Self::V4,
-            IpAddr::V6(_) => Self::V6,
-        }
-    }
-
-    /// The kernel's number: `AF_INET` or `AF_INET6`.
-    pub(crate) fn number(self) -> u16 {
-        match self {
-            Self::V4 => 2,
-            Self::V6 => 10,
-        }
-    }
-
-    pub(crate) fn from_number(number: u16, name: &str) -> Result<Self, DecodeError> {
-        match number {
-            2 => Ok(Self::V4),
-            10 => Ok(Self::V6),
-            _ => Err(format!("{name}: unknown address family {number}").into()),
-        }
+pub(crate) fn family_from_number(number: u16, name: &str) -> Result<Family, DecodeError> {
+    match number {
+        2 => Ok(Family::V4),
+        10 => Ok(Family::V6),
+        _ => Err(format!("{name}: unknown address family {number}").into()),
     }
 }
 
@@ -158,7 +141,7 @@ impl ServiceKey {
 
     /// Writes the attributes that identify the service, in ipvsadm's order.
     pub(crate) fn write(&self, writer: &mut Writer<'_>) {
-        writer.u16(AF, self.family().number());
+        writer.u16(AF, family_number(self.family()));
         match *self {
             Self::Address { protocol, address } => {
                 writer.u16(PROTOCOL, protocol.number());
@@ -403,7 +386,7 @@ impl<'a> Parts<'a> {
 
     fn put_together(self) -> Result<Service, DecodeError> {
         let family = required(self.family, "IPVS_SVC_ATTR_AF")?;
-        let family = Family::from_number(family, "IPVS_SVC_ATTR_AF")?;
+        let family = family_from_number(family, "IPVS_SVC_ATTR_AF")?;
         let key = match self.mark {
             Some(mark) => ServiceKey::Mark { family, mark },
             None => {

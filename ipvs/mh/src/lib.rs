@@ -1,7 +1,7 @@
 //! The table of the scheduler `mh`, computed as the kernel computes it.
 //!
 //! Maglev hashing fills a table of a few thousand slots with a service's destinations; a client's
-//! address (and port, with [`ServiceFlags::MH_PORT`]) picks the slot. The hash's keys are written
+//! address (and port, with `mh-port`) picks the slot. The hash's keys are written
 //! in the kernel, so that equal lists give equal tables on every machine, and a program can tell
 //! beforehand which clients a change of the list would move. This is `ip_vs_mh.c` of Linux 4.18
 //! and later on machines of 64 bits; the hash of those of 32 bits is another one
@@ -12,8 +12,7 @@
 //! slots.
 //!
 //! ```
-//! use isopath_ipvs::Family;
-//! use isopath_ipvs::mh::{ClientHash, Table};
+//! use isopath_mh::{ClientHash, Family, Table};
 //!
 //! let servers = [("10.1.0.12:80".parse()?, 1), ("10.1.0.11:80".parse()?, 1)];
 //! let table = Table::new(Family::V4, &servers);
@@ -26,11 +25,27 @@
 //! # Ok::<(), std::net::AddrParseError>(())
 //! ```
 //!
-//! [`ServiceFlags::MH_PORT`]: crate::ServiceFlags::MH_PORT
-
+//!
 use std::net::{IpAddr, SocketAddr};
 
-use crate::service::Family;
+/// The family of a service's or a destination's addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// The family of `address`.
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
 
 /// The sizes that a kernel can be built with (`primes`).
 const PRIMES: [u32; 10] = [
@@ -76,7 +91,7 @@ impl Default for TableIndex {
 pub enum ClientHash {
     /// Its address.
     Address,
-    /// Its address and port: the service has [`crate::ServiceFlags::MH_PORT`].
+    /// Its address and port: the service has `mh-port`.
     AddressAndPort,
 }
 
@@ -134,7 +149,7 @@ impl Table {
     }
 
     /// The destination that a client is sent to when those that `available` denies are
-    /// overloaded or have weight 0. Without [`crate::ServiceFlags::MH_FALLBACK`] there is none
+    /// overloaded or have weight 0. Without `mh-fallback` there is none
     /// where the first one looked at is not available.
     pub fn select(
         &self,
