@@ -64,6 +64,7 @@ pub struct KeyConfig {
 
 /// An algorithm of cryptographic authentication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Algorithm {
     /// Keyed MD5 (RFC 2328 §D.3).
     #[serde(rename = "md5")]

@@ -113,7 +113,8 @@ impl DirectorFile {
         }
         self.ospf.validate(&mut faults);
         self.validate_on_exit(&mut faults);
-        if self.controller.is_some() {
+        if let Some(controller) = &self.controller {
+            controller.validate(&mut faults);
             for (key, count) in [("vip", self.vip.len()), ("service", self.service.len())] {
                 if count > 0 {
                     faults.push(Fault::new(
@@ -240,6 +241,7 @@ pub enum OnExit {
 
 /// What the agent programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Dataplane {
     /// The VIPs' interface, sysctls and IPVS.
@@ -258,7 +260,42 @@ pub struct ControllerConfig {
     /// The cluster this director belongs to.
     pub cluster: ClusterName,
     /// The file that holds the agent's token.
-    pub token_file: PathBuf,
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// Who the agent is instead: `"enrolled"`, what `isopath-agent enroll` has kept.
+    #[serde(default)]
+    pub identity: Option<AgentIdentityKind>,
+    /// The authority that vouches for the controller, in PEM. Without it that is the one of the
+    /// enrolment, or those that the system trusts.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// What an agent shows the controller other than a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AgentIdentityKind {
+    /// The certificate of its enrolment.
+    Enrolled,
+}
+
+impl ControllerConfig {
+    fn validate(&self, faults: &mut Vec<Fault>) {
+        let expected = "`token_file`, or identity = \"enrolled\"";
+        match (&self.token_file, self.identity) {
+            (Some(_), None) => {}
+            (None, Some(_)) if self.url.starts_with("https://") => {}
+            (None, Some(_)) => faults.push(Fault::new(
+                "/controller/url",
+                "an https:// URL with identity = \"enrolled\"",
+                format_args!("{:?}", self.url),
+            )),
+            (Some(_), Some(_)) => {
+                faults.push(Fault::new("/controller/identity", expected, "both"));
+            }
+            (None, None) => faults.push(Fault::new("/controller", expected, "neither")),
+        }
+    }
 }
 
 /// `[ospf]`.

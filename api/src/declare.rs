@@ -32,8 +32,24 @@ pub use warn::{Warning, WarningCode};
 /// The widest cluster that any switch is known to balance over.
 pub const MAX_PATHS_LIMIT: u16 = 64;
 
+/// The most switches of a cluster.
+pub const MOST_SWITCHES: usize = 64;
+/// The most VIPs of a cluster.
+pub const MOST_VIPS: usize = 1024;
+/// The most services of a cluster.
+pub const MOST_SERVICES: usize = 4096;
+/// The most real servers of a service.
+pub const MOST_REAL_SERVERS: usize = 1024;
+/// The longest name of a switch, in characters.
+pub const LONGEST_SWITCH: usize = 63;
+/// The longest path of a check, in bytes.
+pub const LONGEST_PATH: usize = 1024;
+/// The longest host of a check, in bytes (RFC 1035 §2.3.4).
+pub const LONGEST_HOST: usize = 253;
+
 /// A whole cluster, as `PUT /api/v1/clusters/{c}` takes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Declaration {
     /// The cluster it declares; must be the one it is put to when present.
@@ -41,21 +57,31 @@ pub struct Declaration {
     pub cluster: Option<ClusterName>,
     /// How many equal-cost paths the switches carry (1 to 64).
     #[serde(default = "default_max_paths")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 64))]
     pub max_paths: u16,
+    /// How many directors must announce each VIP for one of them to be drained (1 to 64); 1 when
+    /// absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 64))]
+    pub min_directors: Option<u16>,
     /// The directors, at most `max_paths`.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(max_items = 64))]
     pub director: Vec<DirectorSpec>,
     /// The settings that all its services share.
     #[serde(default)]
     pub lvs: LvsSpec,
     /// The switches; only to give the routers seen in the LSDB a name.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(max_items = 64))]
     pub switch: Vec<SwitchSpec>,
     /// The VIPs.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(max_items = 1024))]
     pub vip: Vec<VipSpec>,
     /// The services.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(max_items = 4096))]
     pub service: Vec<ServiceSpec>,
 }
 
@@ -82,6 +108,7 @@ impl Declaration {
 
 /// A director of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DirectorSpec {
     /// Its name.
@@ -92,9 +119,11 @@ pub struct DirectorSpec {
 
 /// A switch of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SwitchSpec {
     /// Its name.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 63))]
     pub name: String,
     /// Its OSPF router id.
     pub router_id: RouterId,
@@ -102,6 +131,7 @@ pub struct SwitchSpec {
 
 /// A virtual IP address and how it is announced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VipSpec {
     /// The address.
@@ -140,6 +170,7 @@ impl VipSpec {
 
 /// How a VIP is announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Announce {
     /// The kind of LSA that carries it.
@@ -147,6 +178,7 @@ pub struct Announce {
     pub kind: AnnounceAs,
     /// The metric (1 to 65535).
     #[serde(default = "default_announce_cost")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65535))]
     pub cost: u16,
 }
 
@@ -167,6 +199,7 @@ impl Default for Announce {
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum AnnounceAs {
     /// A type 3 stub link in the Router-LSA (RFC 2328 §12.4.1).
@@ -310,6 +343,7 @@ impl<'de> Deserialize<'de> for Require {
 /// A service: packets to one VIP, balanced over real servers. They are those to one port, or
 /// those that the director's firewall has marked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ServiceSpec {
     /// The VIP, which a `[[vip]]` must declare.
@@ -319,9 +353,11 @@ pub struct ServiceSpec {
     pub protocol: Option<Protocol>,
     /// The port (1 to 65535).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65535))]
     pub port: Option<u16>,
     /// The firewall mark (from 1), in the place of protocol and port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub fwmark: Option<u32>,
     /// The IPVS scheduler.
     #[serde(default)]
@@ -340,11 +376,13 @@ pub struct ServiceSpec {
     pub tunnel: Option<Tunnel>,
     /// Healthy real servers needed for the service to count as healthy (at least 1).
     #[serde(default = "default_quorum")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub quorum: u16,
     /// How the real servers are checked.
     pub check: CheckSpec,
     /// The real servers, in any order: the order in the kernel is canonical.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(max_items = 1024))]
     pub real_server: Vec<RealServerSpec>,
 }
 
@@ -420,15 +458,19 @@ impl ServiceSpec {
 
 /// A real server of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RealServerSpec {
     /// Its address.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = "ipv4"))]
     pub address: Ipv4Addr,
     /// Its port; the service's when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65535))]
     pub port: Option<u16>,
     /// Its weight (0 to 65535; 0 takes no new connections).
     #[serde(default = "default_weight")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 65535))]
     pub weight: u16,
     /// The connections at which it takes no new ones on a director; 0 for no limit.
     #[serde(default, skip_serializing_if = "is_zero")]

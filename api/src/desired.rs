@@ -6,13 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::declare::{Lvs, ServiceSpec, VipSpec};
 use crate::digest::ServiceDigest;
-use crate::ids::{ClusterName, DirectorName, RouterId, ServiceId};
+use crate::ids::{ClusterName, DirectorName, RouterId, ServiceId, Vip};
 
 /// The whole desired state of one director; always complete, never a difference.
 ///
 /// A lower generation of the same epoch is refused by the agent, and so is the same
 /// generation with other content. `epoch` changes only when an older database was restored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Desired {
     /// The life of the controller's database that the generation counts in.
@@ -43,15 +44,23 @@ pub struct Desired {
     pub vip: Vec<VipSpec>,
     /// The services.
     pub service: Vec<ServiceSpec>,
+    /// VIPs that this director does not announce although they and their services stay, with the
+    /// operator's words. An agent that does not know the field refuses the whole where it is
+    /// there, and says so: nobody takes its VIP for withdrawn.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub withdraw: BTreeMap<Vip, String>,
 }
 
 /// What the operator wants of a director, apart from its health.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum AdminState {
     /// It serves.
+    #[default]
     Active,
-    /// It withdraws its VIPs and its traffic is leaving.
+    /// It is on its way out. A director that is sent this announces what it announces already at
+    /// the highest metric, and nothing anew; one that does not know that yet withdraws.
     Draining,
     /// It has withdrawn; it stays so until it is undrained.
     Drained,

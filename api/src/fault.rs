@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 /// One thing wrong with an input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Fault {
     /// Where, as a JSON pointer (RFC 6901); empty for the whole document.
     pub pointer: String,
@@ -174,6 +175,20 @@ pub fn parse_json<T: DeserializeOwned>(
     bytes: &[u8],
     validate: impl FnOnce(&T) -> Vec<Fault>,
 ) -> Result<T, Vec<Fault>> {
+    // To keep track of the place costs as much as the reading does: what is right is read without.
+    let value = match serde_json::from_slice(bytes) {
+        Ok(value) => value,
+        Err(_) => read_with_places(bytes)?,
+    };
+    let faults = validate(&value);
+    if faults.is_empty() {
+        Ok(value)
+    } else {
+        Err(faults)
+    }
+}
+
+fn read_with_places<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Vec<Fault>> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value: T = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         vec![Fault {
@@ -187,12 +202,7 @@ pub fn parse_json<T: DeserializeOwned>(
             message: error.to_string(),
         }]
     })?;
-    let faults = validate(&value);
-    if faults.is_empty() {
-        Ok(value)
-    } else {
-        Err(faults)
-    }
+    Ok(value)
 }
 
 fn json_pointer(path: &serde_path_to_error::Path) -> String {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,28 @@ impl ParseIdError {
     }
 }
 
+/// Reads a type through its `FromStr`, from a text that is only borrowed: a report has hundreds.
+macro_rules! deserialize_from_text {
+    ($type:ty) => {
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Text;
+                impl serde::de::Visitor<'_> for Text {
+                    type Value = $type;
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str("a string")
+                    }
+                    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$type, E> {
+                        text.parse().map_err(E::custom)
+                    }
+                }
+                deserializer.deserialize_str(Text)
+            }
+        }
+    };
+}
+pub(crate) use deserialize_from_text;
+
 /// Serialises a type through its `Display` and `FromStr`.
 macro_rules! serde_as_text {
     ($type:ty) => {
@@ -34,12 +57,7 @@ macro_rules! serde_as_text {
                 serializer.collect_str(self)
             }
         }
-        impl<'de> serde::Deserialize<'de> for $type {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = <String as serde::Deserialize>::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
-            }
-        }
+        crate::ids::deserialize_from_text!($type);
     };
 }
 pub(crate) use serde_as_text;
@@ -78,11 +96,12 @@ dotted_id!(
     "an area id as a dotted quad such as 0.0.0.0"
 );
 
+/// A name is shared by its copies: snapshots and views have it many times.
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The name as text.
@@ -101,7 +120,7 @@ macro_rules! name {
             type Err = ParseIdError;
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 if is_label(text) {
-                    Ok(Self(text.to_owned()))
+                    Ok(Self(text.into()))
                 } else {
                     Err(ParseIdError::new(
                         "a name of 1 to 63 lower-case letters, digits and inner hyphens",
@@ -111,7 +130,12 @@ macro_rules! name {
             }
         }
 
-        serde_as_text!($name);
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+        deserialize_from_text!($name);
     };
 }
 
@@ -169,6 +193,7 @@ serde_as_text!(Vip);
 
 /// The transport protocol of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.
@@ -304,6 +329,7 @@ serde_as_text!(RealServerId);
 
 /// The state of an OSPF neighbour (RFC 2328 §10.1), numbered as FRR's MIB does: 1 = Down … 8 = Full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[expect(missing_docs, reason = "the variants are RFC 2328's own state names")]
 pub enum NeighborState {
     Down = 1,
@@ -334,6 +360,7 @@ impl fmt::Display for NeighborState {
 
 /// The state of a BFD session (RFC 5880 §4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[expect(missing_docs, reason = "the variants are RFC 5880's own state names")]
 pub enum BfdState {
     AdminDown = 0,

@@ -9,10 +9,12 @@ use crate::auth::Algorithm;
 
 /// An interface with OSPF on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Interface {
     /// The kernel's name of it.
     pub name: String,
     /// The address that it speaks from; nothing while it is down.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = "ipv4"))]
     pub address: Option<Ipv4Addr>,
     /// Whether it has no subnet of its own.
     pub unnumbered: bool,
@@ -25,6 +27,7 @@ pub struct Interface {
 
 /// How the packets of an interface are authenticated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum Authentication {
     /// Not at all.
@@ -46,6 +49,7 @@ pub enum Authentication {
 
 /// How a key in use stands to its lifetime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Standing {
     /// Its time is now.
@@ -58,10 +62,12 @@ pub enum Standing {
 
 /// Packets that were refused for their authentication.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Refused {
     /// How many since the start.
     pub count: u64,
     /// The source of the last one.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = "ipv4"))]
     pub address: Ipv4Addr,
     /// What was found in it in place of what.
     pub detail: String,

@@ -10,6 +10,7 @@ use crate::speaker;
 
 /// One report of an agent: always complete.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Observed {
     /// The director.
     pub director: DirectorName,
@@ -44,6 +45,7 @@ pub struct Observed {
 
 /// The agent's link to the controller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ControllerObserved {
     /// The controller's base URL.
     pub url: String,
@@ -59,6 +61,7 @@ pub struct ControllerObserved {
 
 /// The decision for a VIP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VipObserved {
     /// The VIP.
     pub vip: Vip,
@@ -72,11 +75,16 @@ pub struct VipObserved {
 
 /// A service and its real servers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ServiceObserved {
     /// The service.
     pub service: ServiceId,
     /// Its real servers, in canonical order.
     pub real_servers: Vec<RealServerObserved>,
+    /// Those that are in the kernel still although they are not wanted any more: they take no
+    /// connections and go with the last that they have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<RealServerId>,
     /// The kernel's counters; nothing where there is no IPVS.
     pub stats: Option<Stats>,
     /// What decides in this kernel where a client lands; nothing where there is no IPVS.
@@ -86,6 +94,7 @@ pub struct ServiceObserved {
 
 /// A real server as this director sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RealServerObserved {
     /// The real server.
     pub real_server: RealServerId,
@@ -109,6 +118,7 @@ pub struct RealServerObserved {
 
 /// The health of a real server as this director's checks have it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
     /// The checks have not decided yet.
@@ -131,6 +141,7 @@ impl std::fmt::Display for Health {
 
 /// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CheckResult {
     /// Whether it succeeded.
     pub ok: bool,
@@ -146,6 +157,7 @@ pub struct CheckResult {
 
 /// IPVS counters (`struct ip_vs_kstats`, 64 bit).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Stats {
     /// Connections scheduled.
     pub connections: u64,
@@ -165,6 +177,7 @@ pub struct Stats {
 
 /// The state of the data plane.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DataplaneObserved {
     /// What is programmed.
     pub kind: crate::config::Dataplane,
@@ -184,6 +197,7 @@ pub struct DataplaneObserved {
 
 /// Something about a director that is not as it should be and withdraws nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Condition {
     /// Its stable code, as the metric's label has it: that of a [`Reason`] which would have kept
     /// a VIP from being announced for the first time, or one of the agent's own.
@@ -198,6 +212,7 @@ pub struct Condition {
 
 /// Comparisons of the kernel with what is wanted, by whether they ended in a step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Reconciles {
     /// Those that found nothing to do.
     pub unchanged: Timed,
@@ -207,6 +222,7 @@ pub struct Reconciles {
 
 /// How often something was done, and how long that took together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Timed {
     /// How often.
     pub count: u64,
@@ -226,6 +242,7 @@ impl Timed {
 
 /// The controller's answer to a report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Acknowledged {
     /// The epoch of the wanted state.
     pub epoch: String,

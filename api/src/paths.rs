@@ -63,6 +63,7 @@ pub struct Seen {
 
 /// The cost of a path, by the kind of route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum PathCost {
     /// A stub link within the area.
@@ -98,6 +99,7 @@ impl fmt::Display for PathCost {
 
 /// How a switch spreads the traffic of VIPs that it reaches alike.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Width {
     /// The switch.
     pub router_id: RouterId,
@@ -113,6 +115,7 @@ pub struct Width {
 
 /// How late packets of one kind left, since the speaker's start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Lateness {
     /// How many left at most 1, 5, 10, 50 and 100 ms late, and how many later: each packet is in
     /// one of them.

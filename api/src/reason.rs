@@ -14,6 +14,7 @@ use crate::ids::{ServiceId, Vip};
 
 /// Why a director announces a VIP, or does not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "code", rename_all = "kebab-case")]
 pub enum Reason {
     /// Announced: enough services are at their quorum.
@@ -43,7 +44,12 @@ pub enum Reason {
         /// The service.
         service: ServiceId,
     },
-    /// Not announced: this director is drained.
+    /// Announced at the highest metric: this director is on its way out.
+    Draining {
+        /// The operator's words; empty when none were given.
+        text: String,
+    },
+    /// Not announced: this director, or the VIP on all of them, is drained.
     Drained {
         /// The operator's words; empty when none were given.
         text: String,
@@ -130,6 +136,7 @@ impl Reason {
             Self::HeldOverRestart => "held-over-restart",
             Self::BelowQuorum { .. } => "below-quorum",
             Self::Undecided { .. } => "undecided",
+            Self::Draining { .. } => "draining",
             Self::Drained { .. } => "drained",
             Self::DataplaneNotReady { .. } => "dataplane-not-ready",
             Self::NoIpvs => "no-ipvs",
@@ -147,13 +154,14 @@ impl Reason {
     }
 
     /// Every code, for metrics that show one series a code.
-    pub const CODES: [&'static str; 19] = [
+    pub const CODES: [&'static str; 20] = [
         "healthy",
         "no-services",
         "override",
         "held-over-restart",
         "below-quorum",
         "undecided",
+        "draining",
         "drained",
         "dataplane-not-ready",
         "no-ipvs",
@@ -178,6 +186,7 @@ impl Reason {
                 Some("look at the real servers' last check results, then at the path to them")
             }
             Self::Undecided { .. } => Some("wait for the checks to decide"),
+            Self::Draining { .. } => Some("wait until it has withdrawn"),
             Self::Drained { .. } => Some("undrain the director when the work on it is done"),
             Self::DataplaneNotReady { .. } => Some("mend what the error names; it is retried"),
             Self::NoIpvs => Some("load it with modprobe ip_vs, at boot through modules-load.d"),
@@ -226,6 +235,10 @@ impl fmt::Display for Reason {
                 )
             }
             Self::Undecided { service } => write!(f, "{service}: checks have not decided yet"),
+            Self::Draining { text } if text.is_empty() => {
+                f.write_str("being drained by an operator")
+            }
+            Self::Draining { text } => write!(f, "being drained by an operator: {text}"),
             Self::Drained { text } if text.is_empty() => f.write_str("drained by an operator"),
             Self::Drained { text } => write!(f, "drained by an operator: {text}"),
             Self::DataplaneNotReady { what } => write!(f, "data plane not ready: {what}"),
@@ -284,6 +297,7 @@ impl fmt::Display for Reason {
 
 /// What the announce decision of one VIP says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Decision {
     /// The VIP.
     pub vip: Vip,
@@ -314,6 +328,9 @@ mod tests {
                 of: 3,
             },
             Reason::Undecided { service },
+            Reason::Draining {
+                text: String::new(),
+            },
             Reason::Drained {
                 text: String::new(),
             },

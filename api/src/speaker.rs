@@ -73,6 +73,7 @@ pub enum Request {
 
 /// A VIP to announce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Announcement {
     /// The VIP.
@@ -86,6 +87,7 @@ pub struct Announcement {
 
 /// A VIP that is not announced, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Withheld {
     /// The VIP.
@@ -96,6 +98,7 @@ pub struct Withheld {
 
 /// What an override does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum OverrideAction {
     /// Announce at this cost whatever the owner says, by the kind of LSA that the owner or the
@@ -147,6 +150,7 @@ pub enum Reply {
 
 /// A planned restart that succeeded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Upgraded {
     /// The process that has left.
     pub from_pid: u32,
@@ -162,6 +166,7 @@ pub struct Upgraded {
 
 /// Everything the speaker knows about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Status {
     /// The speaker's version.
     pub version: String,
@@ -205,6 +210,7 @@ pub struct Status {
 
 /// Where the announced set comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum Owner {
     /// Nobody has taken the set over: VIPs of the file, if any.
@@ -227,6 +233,7 @@ pub enum Owner {
 
 /// A VIP that the speaker announces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Announced {
     /// The VIP.
     pub vip: Vip,
@@ -245,6 +252,7 @@ pub struct Announced {
 
 /// Who wanted a VIP announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
     /// The speaker's file.
@@ -257,12 +265,14 @@ pub enum Source {
 
 /// An OSPF neighbour.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Neighbor {
     /// Our interface.
     pub interface: String,
     /// Its router id.
     pub router_id: RouterId,
     /// Its address.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = "ipv4"))]
     pub address: Ipv4Addr,
     /// Its state.
     pub state: NeighborState,
@@ -283,10 +293,12 @@ pub struct Neighbor {
 
 /// One LSA of the database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Lsa {
     /// LS type (RFC 2328 §A.4.1).
     pub ls_type: u8,
     /// Link State ID.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = "ipv4"))]
     pub link_state_id: Ipv4Addr,
     /// Advertising Router.
     pub advertising_router: RouterId,
@@ -311,14 +323,17 @@ pub struct Lsa {
 
 /// A route to somewhere outside of OSPF (RFC 2328 §A.4.5, RFC 3101).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExternalRoute {
     /// The mask of the route; its address is the Link State ID.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = "ipv4"))]
     pub mask: Ipv4Addr,
     /// The type of the metric: 1 or 2.
     pub metric_type: u8,
     /// The metric; 16777215 is unreachable.
     pub metric: u32,
     /// Where to send the packets; 0.0.0.0: to the advertising router.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = "ipv4"))]
     pub forwarding_address: Ipv4Addr,
     /// External Route Tag.
     pub tag: u32,
@@ -326,12 +341,15 @@ pub struct ExternalRoute {
 
 /// A link of a Router-LSA (RFC 2328 §A.4.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Link {
     /// 1 point-to-point, 2 transit, 3 stub, 4 virtual.
     pub link_type: u8,
     /// Link ID.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = "ipv4"))]
     pub id: Ipv4Addr,
     /// Link Data.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = "ipv4"))]
     pub data: Ipv4Addr,
     /// Metric.
     pub metric: u16,

@@ -1,6 +1,8 @@
 //! What the controller knows of a cluster, as `GET /api/v1/clusters/{c}` answers it and as the
 //! page and the command show it.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -9,11 +11,14 @@ use crate::desired::AdminState;
 use crate::digest::ServiceDigest;
 use crate::ids::{ClusterName, DirectorName, RealServerId, RouterId, ServiceId, Vip};
 use crate::observed::{CheckResult, Condition, Health};
+use crate::operation::OperationView;
 use crate::reason::Reason;
+use crate::revision::DeclarationDiff;
 use crate::speaker::Neighbor;
 
 /// One cluster, as of one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ClusterView {
     /// `isopath.cluster/1`; fields are only ever added.
     pub schema: String,
@@ -52,6 +57,7 @@ pub struct ClusterView {
 
 /// A cluster in the list that `GET /api/v1/clusters` answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ClusterSummary {
     /// The cluster.
     pub name: ClusterName,
@@ -72,7 +78,8 @@ pub struct ClusterSummary {
 }
 
 /// What `PUT /api/v1/clusters/{c}` did, or would do with `?dry_run=true`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Applied {
     /// The cluster.
     pub cluster: ClusterName,
@@ -84,6 +91,9 @@ pub struct Applied {
     pub dry_run: bool,
     /// The directors whose desired state changes.
     pub directors: Vec<DirectorName>,
+    /// What it would change in detail; with `dry_run` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diff: Option<DeclarationDiff>,
     /// What is declared, works, and is unwise.
     #[serde(default)]
     pub warnings: Vec<Warning>,
@@ -91,6 +101,7 @@ pub struct Applied {
 
 /// A revision of a cluster's declaration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RevisionView {
     /// Counts the revisions of its cluster, from 1.
     pub revision: u64,
@@ -107,6 +118,7 @@ pub struct RevisionView {
 
 /// The state of a thing in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// All is as it should be.
@@ -145,6 +157,7 @@ impl std::fmt::Display for State {
 
 /// Something wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ProblemView {
     /// How bad.
     pub state: State,
@@ -160,6 +173,7 @@ pub struct ProblemView {
 
 /// A router that directors are neighbours of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SwitchView {
     /// Its router id.
     pub router_id: RouterId,
@@ -173,6 +187,7 @@ pub struct SwitchView {
 
 /// A director.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DirectorView {
     /// Its name.
     pub name: DirectorName,
@@ -190,6 +205,9 @@ pub struct DirectorView {
     pub version: Option<String>,
     /// When the last report came, by the controller's clock.
     pub last_report: Option<Timestamp>,
+    /// How many of its reports were taken.
+    #[serde(default)]
+    pub reports: ReportsView,
     /// The generation wanted of it.
     pub generation: u64,
     /// The generation it says is in force.
@@ -202,13 +220,56 @@ pub struct DirectorView {
     pub active: u64,
     /// Connections a second over all services.
     pub connections_per_second: u64,
+    /// Whether it is heard, and what the other directors tell of it where it is not.
+    #[serde(default)]
+    pub contact: Option<Contact>,
+    /// The protocol that its agent speaks.
+    #[serde(default)]
+    pub protocol: Option<u32>,
+    /// How far its clock is before the controller's, in milliseconds, by its last report.
+    #[serde(default)]
+    pub clock_skew_ms: Option<i64>,
+    /// What was refused of its agents since the controller started, by cause.
+    #[serde(default)]
+    pub refused: BTreeMap<String, u64>,
     /// What an operator should know about and what withdraws nothing.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }
 
+/// What was taken of a director's reports since the controller started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReportsView {
+    /// How many.
+    pub accepted: u64,
+    /// The number that the agent gave the last one; nothing before the first.
+    pub last_sequence: Option<u64>,
+}
+
+/// Whether a director is heard. A lost agent is not a lost director: the other directors'
+/// link-state databases tell whether the switches still hear it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Contact {
+    /// Its agent reports.
+    Heard,
+    /// Its agent has been silent for some seconds.
+    Silent,
+    /// Its agent is lost, and the director still announces.
+    AgentLost,
+    /// Its agent is lost, and nobody lists the director.
+    DirectorLost,
+    /// Its agent is lost, and nobody can tell of the director.
+    Unknown,
+    /// The controller started a moment ago: silence proves nothing yet.
+    NotYetHeard,
+}
+
 /// A VIP on one director.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DirectorVipView {
     /// The VIP.
     pub vip: Vip,
@@ -229,11 +290,15 @@ pub struct DirectorVipView {
 
 /// A VIP over all directors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VipView {
     /// The VIP.
     pub vip: Vip,
     /// Its state in one word.
     pub state: State,
+    /// What the operator wants of it on all directors.
+    #[serde(default)]
+    pub admin_state: AdminState,
     /// Directors that should announce it: all that are active.
     pub wanted: Vec<DirectorName>,
     /// Those of them with the lowest declared cost, over which switches spread its clients. The
@@ -251,6 +316,7 @@ pub struct VipView {
 
 /// How a switch spreads the traffic of a VIP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VipWidth {
     /// The switch.
     pub switch: RouterId,
@@ -272,6 +338,7 @@ impl VipWidth {
 
 /// A service over all directors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ServiceView {
     /// The service.
     pub service: ServiceId,
@@ -292,6 +359,7 @@ pub struct ServiceView {
 
 /// Whether directors send the clients of a service to the same real servers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PlacementView {
     /// The digest that follows from the declaration.
     pub expected: ServiceDigest,
@@ -301,6 +369,7 @@ pub struct PlacementView {
 
 /// Where one director sends the clients of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DirectorPlacement {
     /// The director.
     pub director: DirectorName,
@@ -314,6 +383,7 @@ pub struct DirectorPlacement {
 
 /// How the digest of one director compares with the expected one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Agreement {
     /// It sends every client where it should.
@@ -328,6 +398,7 @@ pub enum Agreement {
 
 /// A real server over all directors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RealServerView {
     /// The real server.
     pub real_server: RealServerId,
@@ -335,6 +406,10 @@ pub struct RealServerView {
     pub state: State,
     /// The declared weight.
     pub weight: u16,
+    /// What the operator wants of it in this service: where it is not active, directors have it
+    /// at weight 0.
+    #[serde(default)]
+    pub admin_state: AdminState,
     /// What each director that reported lately says.
     pub seen: Vec<RealServerSeen>,
     /// Active connections over all directors.
@@ -347,6 +422,7 @@ pub struct RealServerView {
 
 /// A real server as one director sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RealServerSeen {
     /// The director.
     pub director: DirectorName,
@@ -360,66 +436,9 @@ pub struct RealServerSeen {
     pub last_check: Option<CheckResult>,
 }
 
-/// A long-running change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OperationView {
-    /// Its id, such as `op_…`.
-    pub id: String,
-    /// `director.drain` or `director.undrain`.
-    pub kind: String,
-    /// The cluster.
-    pub cluster: ClusterName,
-    /// The director.
-    pub director: DirectorName,
-    /// Where it stands.
-    pub state: OperationState,
-    /// What it waits for or how it ended.
-    pub detail: String,
-    /// Who asked for it.
-    pub requested_by: String,
-    /// Their words.
-    pub reason: String,
-    /// Guards that were overridden.
-    pub override_guards: Vec<String>,
-    /// When it was accepted.
-    pub started_at: Timestamp,
-    /// When it ended.
-    pub ended_at: Option<Timestamp>,
-}
-
-/// Where an operation stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OperationState {
-    /// Accepted, and the director has not acknowledged yet.
-    Applying,
-    /// Acknowledged; the other directors' LSDBs still have the old state.
-    Settling,
-    /// Done.
-    Succeeded,
-    /// Ended by a later operation.
-    Cancelled,
-}
-
-impl OperationState {
-    /// The word used in the API and the database.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Applying => "applying",
-            Self::Settling => "settling",
-            Self::Succeeded => "succeeded",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    /// Whether it has ended.
-    pub fn is_terminal(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Cancelled)
-    }
-}
-
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EventView {
     /// Counts all events of the controller.
     pub id: u64,
@@ -439,6 +458,7 @@ pub struct EventView {
 
 /// How bad an event is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// As intended.
@@ -458,16 +478,4 @@ impl Severity {
             Self::Error => "error",
         }
     }
-}
-
-/// The body of a drain.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DrainRequest {
-    /// The operator's words.
-    #[serde(default)]
-    pub reason: String,
-    /// Guards to pass over, such as `last_announcer`; wants a reason.
-    #[serde(default)]
-    pub override_guards: Vec<String>,
 }

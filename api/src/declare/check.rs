@@ -10,6 +10,7 @@ use crate::ids::{ParseIdError, serde_as_text};
 
 /// How a service's real servers are checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CheckSpec {
     /// What is tried.
@@ -17,12 +18,15 @@ pub struct CheckSpec {
     pub kind: CheckKind,
     /// The port to check; the real server's when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65535))]
     pub port: Option<u16>,
     /// The request's path (HTTP, HTTPS); `/` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 1024, pattern = "^/"))]
     pub path: Option<String>,
     /// The request's host and the TLS server name (HTTP, HTTPS); the VIP when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 253))]
     pub host: Option<String>,
     /// The statuses that count as success (HTTP, HTTPS); 200-399 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,15 +36,19 @@ pub struct CheckSpec {
     pub verify: bool,
     /// The time from the start of one try to the start of the next.
     #[serde(default = "default_interval", with = "crate::duration")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, example = "1s"))]
     pub interval: Duration,
     /// The time after which a try has failed; at most the interval.
     #[serde(default = "default_timeout", with = "crate::duration")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, example = "1s"))]
     pub timeout: Duration,
     /// Successes in a row that make a real server healthy.
     #[serde(default = "default_rise")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub rise: u16,
     /// Failures in a row that make it unhealthy.
     #[serde(default = "default_rise")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub fall: u16,
 }
 
@@ -58,6 +66,7 @@ fn default_rise() -> u16 {
 
 /// What a check tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum CheckKind {
     /// Nothing: the real servers count as healthy.

@@ -23,6 +23,7 @@ macro_rules! display_as_str {
 
 /// An IPVS scheduler (`net/netfilter/ipvs/ip_vs_*.c`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Scheduler {
     /// Round robin.
@@ -79,6 +80,7 @@ display_as_str!(Scheduler);
 
 /// A flag of a service (`IP_VS_SVC_F_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum SchedulerFlag {
     /// `mh`: take the next real server when the hashed one is unavailable.
@@ -119,6 +121,7 @@ display_as_str!(SchedulerFlag);
 
 /// The packet forwarding method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Forwarding {
     /// Direct routing: the frame is sent on to the real server's MAC address.
@@ -145,6 +148,7 @@ display_as_str!(Forwarding);
 
 /// How packets are put into a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Tunnel {
     /// The encapsulation.
@@ -160,6 +164,7 @@ pub struct Tunnel {
 
 /// The encapsulation of a tunnel (`IP_VS_CONN_F_TUNNEL_TYPE_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum TunnelKind {
     /// IP in IP (RFC 2003).
@@ -186,6 +191,7 @@ display_as_str!(TunnelKind);
 
 /// The outer checksum of a tunnel (`IP_VS_TUNNEL_ENCAP_FLAG_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum TunnelChecksum {
     /// None.
@@ -212,11 +218,13 @@ display_as_str!(TunnelChecksum);
 
 /// How long, and how many of them together, clients stay with their real server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Persistence {
     /// How long after its last connection a client still goes to the same real server: whole
     /// seconds.
     #[serde(with = "crate::duration")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, example = "1s"))]
     pub timeout: Duration,
     /// Clients that this mask makes equal are one; each is its own when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -275,6 +283,7 @@ serde_as_text!(Netmask);
 
 /// Where the connections of a cluster live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
     /// Any director takes over any connection, since all of them pick the same real server for
@@ -307,6 +316,7 @@ display_as_str!(Profile);
 
 /// `[lvs]`: the settings that all services of a director share, as declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LvsSpec {
     /// Where connections live; by the number of directors when absent.
@@ -335,6 +345,7 @@ impl LvsSpec {
 
 /// The settings that all services of a director share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Lvs {
     /// Where connections live.
@@ -360,16 +371,20 @@ impl Default for Lvs {
 /// How long IPVS keeps a connection without packets (`ip_vs_timeout_user`); the kernel's own
 /// values when absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Timeouts {
     /// An established TCP connection: whole seconds.
     #[serde(default = "default_tcp", with = "crate::duration")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, example = "1s"))]
     pub tcp: Duration,
     /// A TCP connection after a FIN: whole seconds.
     #[serde(default = "default_tcp_fin", with = "crate::duration")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, example = "1s"))]
     pub tcp_fin: Duration,
     /// UDP: whole seconds.
     #[serde(default = "default_udp", with = "crate::duration")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, example = "1s"))]
     pub udp: Duration,
 }
 

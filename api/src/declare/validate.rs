@@ -5,7 +5,10 @@ use std::fmt::Display;
 use std::hash::Hash;
 use std::time::Duration;
 
-use super::{AnnounceAs, Declaration, Forwarding, LvsSpec, MAX_PATHS_LIMIT, Timeouts, VipSpec};
+use super::{
+    AnnounceAs, Declaration, Forwarding, LONGEST_SWITCH, LvsSpec, MAX_PATHS_LIMIT,
+    MOST_REAL_SERVERS, MOST_SERVICES, MOST_SWITCHES, MOST_VIPS, Timeouts, VipSpec,
+};
 use crate::config::AreaType;
 use crate::fault::Fault;
 use crate::ids::DirectorName;
@@ -18,6 +21,11 @@ pub(super) fn declaration(declaration: &Declaration) -> Vec<Fault> {
     let max_paths = declaration.max_paths;
     if !(1..=MAX_PATHS_LIMIT).contains(&max_paths) {
         faults.push(Fault::new("/max_paths", "a number from 1 to 64", max_paths));
+    }
+    if let Some(least) = declaration.min_directors
+        && !(1..=MAX_PATHS_LIMIT).contains(&least)
+    {
+        faults.push(Fault::new("/min_directors", "a number from 1 to 64", least));
     }
     if declaration.director.len() > usize::from(max_paths) {
         faults.push(Fault::new(
@@ -47,6 +55,13 @@ pub(super) fn declaration(declaration: &Declaration) -> Vec<Fault> {
         "name",
         declaration.switch.iter().map(|s| &s.name),
     );
+    lists(&mut faults, declaration);
+    unique(
+        &mut faults,
+        "switch",
+        "router_id",
+        declaration.switch.iter().map(|s| s.router_id),
+    );
     let routers = declaration.director.iter().map(|d| d.router_id);
     for (index, switch) in declaration.switch.iter().enumerate() {
         if routers.clone().any(|id| id == switch.router_id) {
@@ -73,6 +88,59 @@ pub(super) fn declaration(declaration: &Declaration) -> Vec<Fault> {
     faults.extend(validate_services(&declaration.vip, &declaration.service));
     nat_has_one_way_back(declaration, &mut faults);
     faults
+}
+
+/// Lists and names that are longer than any cluster needs.
+fn lists(faults: &mut Vec<Fault>, declaration: &Declaration) {
+    let mut bounded = |pointer: String, most: usize, what: &str, found: usize| {
+        if found > most {
+            faults.push(Fault::new(
+                pointer,
+                format_args!("at most {most} {what}"),
+                found,
+            ));
+        }
+    };
+    let Declaration {
+        switch,
+        vip,
+        service,
+        ..
+    } = declaration;
+    bounded(
+        "/switch".to_owned(),
+        MOST_SWITCHES,
+        "switches",
+        switch.len(),
+    );
+    bounded("/vip".to_owned(), MOST_VIPS, "VIPs", vip.len());
+    bounded(
+        "/service".to_owned(),
+        MOST_SERVICES,
+        "services",
+        service.len(),
+    );
+    for (index, service) in service.iter().enumerate() {
+        let pointer = format!("/service/{index}/real_server");
+        let found = service.real_server.len();
+        bounded(
+            pointer,
+            MOST_REAL_SERVERS,
+            "real servers of a service",
+            found,
+        );
+    }
+    for (index, switch) in switch.iter().enumerate() {
+        let is_odd = |c: char| c.is_control();
+        let length = switch.name.chars().count();
+        if !(1..=LONGEST_SWITCH).contains(&length) || switch.name.contains(is_odd) {
+            faults.push(Fault::new(
+                format!("/switch/{index}/name"),
+                format_args!("a name of 1 to {LONGEST_SWITCH} visible characters"),
+                format_args!("{:?}", switch.name),
+            ));
+        }
+    }
 }
 
 /// Everything wrong with a list of VIPs, located under `/vip`.
@@ -375,6 +443,17 @@ address = "10.1.0.11"
                 "expected names of directors that a [[director]] declares, found d3",
             ),
             ("port = 80", "port = 0", "c.toml:14:8: expected a port"),
+            (
+                "max_paths = 2",
+                "max_paths = 2\nswitch = [{ name = \"a\", router_id = \"10.0.0.1\" }, \
+                 { name = \"b\", router_id = \"10.0.0.1\" }]",
+                "expected a router_id of its own, found 10.0.0.1 again",
+            ),
+            (
+                "address = \"10.99.0.1/32\"",
+                "address = \"10.99.0.1/32\"\n[[vip]]\naddress = \"10.1.0.11\"",
+                "expected a real server's own address, found 10.1.0.11, which is a VIP",
+            ),
             (
                 "flags = [\"mh-port\"]",
                 "flags = [\"mh-port\"]\nscheduler = \"rr\"",

@@ -13,6 +13,7 @@ use super::{
 
 /// Something that works but is unwise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Warning {
     /// Its name.
     pub code: WarningCode,
@@ -31,6 +32,7 @@ impl Warning {
 
 /// The name of a [`Warning`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum WarningCode {
     /// Directors share a VIP and are not told to share its connections.

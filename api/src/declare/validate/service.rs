@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::super::{
-    CheckKind, CheckSpec, Forwarding, SchedulerFlag, ServiceSpec, TunnelChecksum, TunnelKind,
-    VipSpec,
+    CheckKind, CheckSpec, Forwarding, LONGEST_HOST, LONGEST_PATH, SchedulerFlag, ServiceSpec,
+    TunnelChecksum, TunnelKind, VipSpec,
 };
 use super::{WHOLE_SECONDS, whole_seconds};
 use crate::fault::Fault;
@@ -42,7 +42,7 @@ pub fn validate_services(vips: &[VipSpec], services: &[impl Borrow<ServiceSpec>]
             let expected = format!("at most the {count} real servers listed");
             faults.push(Fault::new(at("quorum"), expected, service.quorum));
         }
-        real_servers(&mut faults, index, service);
+        real_servers(&mut faults, index, service, &declared);
         check(&mut faults, index, service);
     }
     for (index, vip) in vips.iter().enumerate() {
@@ -186,7 +186,7 @@ fn tunnel(faults: &mut Vec<Fault>, index: usize, service: &ServiceSpec) {
     }
 }
 
-fn real_servers(faults: &mut Vec<Fault>, index: usize, service: &ServiceSpec) {
+fn real_servers(faults: &mut Vec<Fault>, index: usize, service: &ServiceSpec, vips: &HashSet<Vip>) {
     let mut seen = HashSet::with_capacity(service.real_server.len());
     for (position, server) in service.real_server.iter().enumerate() {
         let at = |key: &str| format!("/service/{index}/real_server/{position}/{key}");
@@ -202,6 +202,12 @@ fn real_servers(faults: &mut Vec<Fault>, index: usize, service: &ServiceSpec) {
         {
             let expected = "a real server's own address";
             faults.push(Fault::new(at("address"), expected, server.address));
+        }
+        if server.address != service.vip.0 && vips.contains(&Vip(server.address)) {
+            // The director has every VIP itself: it would send the packets to nobody but itself.
+            let expected = "a real server's own address";
+            let found = format!("{}, which is a VIP", server.address);
+            faults.push(Fault::new(at("address"), expected, found));
         }
         if server.port == Some(0) {
             faults.push(Fault::new(at("port"), "a port from 1 to 65535", 0));
@@ -238,13 +244,17 @@ fn check(faults: &mut Vec<Fault>, index: usize, service: &ServiceSpec) {
         faults.push(Fault::new(at("port"), expected, "none"));
     }
     if let Some(path) = &check.path
-        && (!path.starts_with('/') || path.contains(|c: char| c.is_whitespace() || c.is_control()))
+        && (!path.starts_with('/')
+            || path.len() > LONGEST_PATH
+            || path.contains(|c: char| c.is_whitespace() || c.is_control()))
     {
         let found = format!("{path:?}");
-        faults.push(Fault::new(at("path"), "a path such as /healthz", found));
+        let expected = format_args!("a path such as /healthz, of at most {LONGEST_PATH} bytes");
+        faults.push(Fault::new(at("path"), expected, found));
     }
     if let Some(host) = &check.host
-        && (host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control()))
+        && (!(1..=LONGEST_HOST).contains(&host.len())
+            || host.contains(|c: char| c.is_whitespace() || c.is_control()))
     {
         faults.push(Fault::new(at("host"), "a host name", format!("{host:?}")));
     }
