@@ -128,7 +128,7 @@ fn from_columns(columns: Columns) -> Result<DirectorRow, sqlx::Error> {
     })
 }
 
-fn parse_admin_state(text: &str) -> Result<AdminState, sqlx::Error> {
+pub(super) fn parse_admin_state(text: &str) -> Result<AdminState, sqlx::Error> {
     [
         AdminState::Active,
         AdminState::Draining,

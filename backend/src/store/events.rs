@@ -1,14 +1,11 @@
-//! Events: what happened, for as long as [`KEPT`] lasts.
+//! Events: what happened, for as long as [`super::retention`] keeps them.
 
 use isopath_api::ids::ClusterName;
 use isopath_api::view::{EventView, Severity};
 use jiff::Timestamp;
-use sqlx::SqliteConnection;
+use sqlx::{QueryBuilder, SqliteConnection};
 
 use super::{decode, from_int, from_ms, to_int, to_ms};
-
-/// How many events are kept: months of a calm cluster, hours of one that flaps, some 20 MiB.
-pub const KEPT: u64 = 100_000;
 
 /// An event before it has its number.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +24,7 @@ pub struct NewEvent {
     pub actor: String,
 }
 
-/// Stores an event and forgets those that are too many: the event with its number.
+/// Stores an event: the event with its number.
 ///
 /// # Errors
 /// When the database cannot be written to.
@@ -45,12 +42,8 @@ pub async fn insert(
     .bind(&event.object)
     .bind(&event.what)
     .bind(&event.actor)
-    .fetch_one(&mut *connection)
+    .fetch_one(connection)
     .await?;
-    sqlx::query("DELETE FROM events WHERE id <= $1")
-        .bind(id.saturating_sub(to_int(KEPT)))
-        .execute(connection)
-        .await?;
     Ok(EventView {
         id: from_int(id)?,
         at: event.at,
@@ -91,6 +84,86 @@ pub async fn last(
     }
     let rows: Vec<Columns> = query.fetch_all(connection).await?;
     rows.into_iter().map(from_columns).collect()
+}
+
+/// Which events are looked for; each part that is there narrows it.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Of one of these clusters.
+    pub clusters: Option<Vec<ClusterName>>,
+    /// As bad as this.
+    pub severity: Option<Severity>,
+    /// Of this object.
+    pub object: Option<String>,
+    /// Done by this.
+    pub actor: Option<String>,
+    /// With this in the object or in what happened.
+    pub text: Option<String>,
+    /// From this moment on.
+    pub from: Option<Timestamp>,
+    /// Before this moment.
+    pub to: Option<Timestamp>,
+}
+
+/// The last `limit` events before the one numbered `before` that pass a filter, newest first.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn list(
+    connection: &mut SqliteConnection,
+    filter: &Filter,
+    before: Option<u64>,
+    limit: u32,
+) -> Result<Vec<EventView>, sqlx::Error> {
+    let mut query = QueryBuilder::new(
+        "SELECT id, at_ms, cluster, severity, object, what, actor FROM events WHERE id < ",
+    );
+    query.push_bind(before.map_or(i64::MAX, to_int));
+    if let Some(clusters) = &filter.clusters {
+        query.push(" AND cluster IN (");
+        let mut names = query.separated(", ");
+        for cluster in clusters {
+            names.push_bind(cluster.as_str().to_owned());
+        }
+        query.push(")");
+    }
+    if let Some(severity) = filter.severity {
+        query.push(" AND severity = ").push_bind(severity.as_str());
+    }
+    if let Some(object) = &filter.object {
+        query.push(" AND object = ").push_bind(object.clone());
+    }
+    if let Some(actor) = &filter.actor {
+        query.push(" AND actor = ").push_bind(actor.clone());
+    }
+    if let Some(text) = &filter.text {
+        let pattern = contains(text);
+        query.push(" AND (object LIKE ").push_bind(pattern.clone());
+        query.push(" ESCAPE '!' OR what LIKE ").push_bind(pattern);
+        query.push(" ESCAPE '!')");
+    }
+    if let Some(from) = filter.from {
+        query.push(" AND at_ms >= ").push_bind(to_ms(from));
+    }
+    if let Some(to) = filter.to {
+        query.push(" AND at_ms < ").push_bind(to_ms(to));
+    }
+    query.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
+    let rows: Vec<Columns> = query.build_query_as().fetch_all(connection).await?;
+    rows.into_iter().map(from_columns).collect()
+}
+
+/// The pattern of LIKE for what contains a text.
+fn contains(text: &str) -> String {
+    let mut pattern = String::from("%");
+    for character in text.chars() {
+        if matches!(character, '%' | '_' | '!') {
+            pattern.push('!');
+        }
+        pattern.push(character);
+    }
+    pattern.push('%');
+    pattern
 }
 
 fn from_columns(columns: Columns) -> Result<EventView, sqlx::Error> {

@@ -4,38 +4,45 @@
 //! handler, and a small pool of readers. The statements are plain SQL that PostgreSQL would
 //! take as well.
 
+pub mod agents;
+pub mod audit;
+pub mod backup;
 pub mod clusters;
+pub mod declared;
 pub mod directors;
+pub mod disk;
+pub mod enroll_tokens;
 pub mod epoch;
 pub mod events;
+pub mod idempotency;
+pub mod integrity;
+pub mod interfaces;
+mod open;
 pub mod operations;
+pub mod quiesced;
+pub mod retention;
+pub mod samples;
 pub mod sessions;
 pub mod tokens;
 pub mod users;
 
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
-use sqlx::migrate::Migrator;
+use rustix::fs::{Access, access, statvfs};
+use sqlx::Sqlite;
 use sqlx::pool::PoolConnection;
-use sqlx::sqlite::{
-    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
-};
-use sqlx::{Sqlite, Transaction};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
+pub use disk::{ReadOnly, Write, WriteError};
+pub use open::{OpenError, ServeLock, file_of, options_of};
 
-/// The first SQLite without the WAL reset bug, by which connections of one process that
-/// checkpoint at the same moment could corrupt the database.
-const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
+use disk::{Disk, PROBE_EVERY};
 
 /// Readers fetch whole answers and give the connection back, so a few are plenty.
 const READERS: u32 = 4;
@@ -43,94 +50,165 @@ const READERS: u32 = 4;
 /// How long anybody waits for a connection or a lock before the answer is 503.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// A database that could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The URL is not one of SQLite.
-    #[error("expected a database URL such as sqlite://isopath.db, found {url:?}")]
-    Url {
-        /// What was given.
-        url: String,
-        /// What is wrong with it beyond its scheme.
-        source: Option<sqlx::Error>,
-    },
-    /// The file cannot be made or opened.
-    #[error("cannot open {}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Another controller serves from it.
-    #[error("another isopathd serves from {}", path.display())]
-    Locked {
-        /// The database.
-        path: PathBuf,
-    },
-    /// The library is one that loses data.
-    #[error("SQLite {found} has a bug that corrupts databases in WAL mode; 3.51.3 is needed")]
-    TooOld {
-        /// The version linked.
-        found: String,
-    },
-    /// The database cannot be read.
-    #[error("cannot read the database")]
-    Sqlx(#[from] sqlx::Error),
-    /// The tables cannot be made or changed.
-    #[error("cannot bring the database's tables up to date")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
-}
+/// The free space, in bytes, from which a disk that was full counts as worth a try: what the WAL
+/// grows by between two checkpoints.
+const ROOM: u64 = 4 << 20;
+
+/// Free pages that are left in the file for what comes next.
+const FREE_PAGES: u64 = 64;
+/// Free pages given back in one go: some milliseconds.
+const PAGES_AT_ONCE: u32 = 256;
+/// How often in a row they are: what is more waits for the next time.
+const MOST_STEPS: usize = 64;
+/// The size, in bytes, from which the WAL is begun anew. In between SQLite's own checkpoints keep
+/// it at some 4 MiB as long as readers come and go.
+const LARGE_WAL: u64 = 8 << 20;
 
 /// The open database. A clone is the same database.
 #[derive(Debug, Clone)]
 pub struct Store {
     writer: SqlitePool,
-    readers: SqlitePool,
+    readers: Arc<watch::Sender<SqlitePool>>,
+    /// Whether they are those of a disk that takes no writes ([`Store::renew_readers`]).
+    read_only_readers: Arc<AtomicBool>,
+    disk: Arc<Disk>,
+    /// Where the database's files are.
+    directory: Arc<Path>,
+    options: Arc<SqliteConnectOptions>,
 }
 
 impl Store {
-    /// Opens the database at `url`, making it where there is none, and brings its tables up
-    /// to date.
-    ///
-    /// # Errors
-    /// All of [`OpenError`] but [`OpenError::Locked`].
-    pub async fn open(url: &str) -> Result<Self, OpenError> {
-        let options = connect_options(url)?;
-        let path = options.get_filename().to_owned();
-        // It holds hashes of secrets: made here, since SQLite would let everyone read it.
-        // The WAL takes over the mode of the database.
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|source| OpenError::File { path, source })?;
-        let writer = SqlitePoolOptions::new()
-            .min_connections(1)
-            .max_connections(1)
-            .acquire_timeout(WAIT)
-            .max_lifetime(None)
-            .idle_timeout(None)
-            .connect_with(writer_options(options.clone()))
-            .await?;
-        check_version(&writer).await?;
-        MIGRATOR.run(&writer).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .acquire_timeout(WAIT)
-            .idle_timeout(Duration::from_secs(60))
-            .connect_lazy_with(options.read_only(true));
-        Ok(Self { writer, readers })
-    }
-
     /// Starts a transaction that writes: nobody else's writes come between what it reads and
     /// what it commits.
     ///
     /// # Errors
+    /// When the database is read-only or fails.
+    pub async fn begin(&self) -> Result<Write, WriteError> {
+        if let Some(read_only) = self.read_only() {
+            return Err(WriteError::ReadOnly(read_only));
+        }
+        self.begin_anyway().await
+    }
+
+    async fn begin_anyway(&self) -> Result<Write, WriteError> {
+        match self.writer.begin_with("BEGIN IMMEDIATE").await {
+            Ok(transaction) => Ok(Write::new(transaction, Arc::clone(&self.disk))),
+            Err(error) => Err(self.disk.judge(error)),
+        }
+    }
+
+    /// Since when and why the database takes no writes; nothing while it does.
+    pub fn read_only(&self) -> Option<ReadOnly> {
+        self.disk.read_only()
+    }
+
+    /// Changes with every commit of this process: what was read before may be otherwise now.
+    pub fn commits(&self) -> u64 {
+        self.disk.commits()
+    }
+
+    /// Changes whenever [`Store::read_only`] does.
+    pub fn disk_changes(&self) -> watch::Receiver<Option<ReadOnly>> {
+        self.disk.changes()
+    }
+
+    /// Tries whether the disk takes a write, and takes note of it.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub async fn probe(&self) -> Result<(), WriteError> {
+        if let Some(known) = self.read_only() {
+            if !self.has_room() || access(self.options.get_filename(), Access::WRITE_OK).is_err() {
+                return Err(WriteError::ReadOnly(known));
+            }
+            self.renew_readers().await;
+        }
+        let mut transaction = self.begin_anyway().await?;
+        if let Err(error) = epoch::touch(&mut transaction).await {
+            drop(transaction);
+            return Err(self.disk.judge(error));
+        }
+        transaction.commit().await?;
+        self.disk.writable();
+        Ok(())
+    }
+
+    /// Readers of a database that was opened on a disk that takes no writes do not see what is
+    /// written, and as long as one of them is there, nobody in this process can write: SQLite
+    /// shares the memory beside the WAL, which they could only open for reading.
+    async fn renew_readers(&self) {
+        if self.read_only_readers.swap(false, Ordering::Relaxed) {
+            let others = open::readers((*self.options).clone());
+            self.readers.send_replace(others).close().await;
+        }
+    }
+
+    /// Whether the disk has [`ROOM`]: with less, the next writes would fail again.
+    fn has_room(&self) -> bool {
+        statvfs(&*self.directory).is_ok_and(|fs| fs.f_bavail.saturating_mul(fs.f_frsize) >= ROOM)
+    }
+
+    /// Notices by itself, until `shutdown`, when the disk takes writes again, and when it has
+    /// refused one before the commit.
+    pub async fn watch_disk(self, shutdown: CancellationToken) {
+        let mut changes = self.disk_changes();
+        loop {
+            let read_only = changes.borrow_and_update().is_some();
+            // All four are cancel-safe: a token stays cancelled, a suspicion stays noted until
+            // it is taken, a change is seen until it is, and a pause that was cut short begins
+            // anew.
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                changed = changes.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
+                () = self.disk.suspected(), if !read_only => {}
+                () = tokio::time::sleep(PROBE_EVERY), if read_only => {}
+            }
+            if let Err(WriteError::Failed(error)) = self.probe().await {
+                tracing::warn!(%error, "cannot tell whether the database takes writes");
+            }
+            if self.read_only().is_none() {
+                // However many transactions end without a commit, one of these costs little.
+                tokio::time::sleep(PROBE_EVERY).await;
+            }
+        }
+    }
+
+    /// Gives free pages back and begins the WAL anew once it is large, a little at a time.
+    ///
+    /// # Errors
     /// When the database cannot be written to.
-    pub async fn begin(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
-        self.writer.begin_with("BEGIN IMMEDIATE").await
+    pub async fn compact(&self) -> Result<(), WriteError> {
+        if let Some(read_only) = self.read_only() {
+            return Err(WriteError::ReadOnly(read_only));
+        }
+        let judge = |error| self.disk.judge(error);
+        let mut given_back = false;
+        for _ in 0..MOST_STEPS {
+            let mut writer = self.writer.acquire().await.map_err(judge)?;
+            let free = retention::free_pages(&mut writer).await.map_err(judge)?;
+            if free <= FREE_PAGES {
+                break;
+            }
+            let done = retention::shrink(&mut writer, PAGES_AT_ONCE).await;
+            done.map_err(judge)?;
+            given_back = true;
+            drop(writer);
+            // Whoever else wants to write has a turn.
+            tokio::task::yield_now().await;
+        }
+        let wal = open::beside(self.options.get_filename(), "-wal");
+        let is_large = std::fs::metadata(wal).is_ok_and(|wal| wal.len() >= LARGE_WAL);
+        // The file itself is cut when what was given back is brought from the WAL into it.
+        if is_large || given_back {
+            let mut writer = self.writer.acquire().await.map_err(judge)?;
+            if !retention::empty_wal(&mut writer).await.map_err(judge)? {
+                tracing::debug!("somebody reads: the WAL is begun anew another time");
+            }
+        }
+        Ok(())
     }
 
     /// A connection that only reads.
@@ -138,7 +216,8 @@ impl Store {
     /// # Errors
     /// When all of them are busy for long, or the database cannot be read.
     pub async fn read(&self) -> Result<PoolConnection<Sqlite>, sqlx::Error> {
-        self.readers.acquire().await
+        let readers = self.readers.borrow().clone();
+        readers.acquire().await
     }
 
     /// Whether the database answers.
@@ -155,93 +234,10 @@ impl Store {
 
     /// Closes all connections; the last one folds the WAL into the database.
     pub async fn close(&self) {
-        self.readers.close().await;
+        let readers = self.readers.borrow().clone();
+        readers.close().await;
         self.writer.close().await;
     }
-}
-
-/// The one `isopathd serve` of a database: a lock that lasts as long as this value.
-#[derive(Debug)]
-pub struct ServeLock {
-    _file: File,
-}
-
-impl ServeLock {
-    /// Takes the lock of the database at `url`: a file beside it, since SQLite's own locks on
-    /// the database come and go. The kernel frees it however the process ends.
-    ///
-    /// # Errors
-    /// [`OpenError::Locked`] when another process has it, and when the file cannot be made.
-    pub fn take(url: &str) -> Result<Self, OpenError> {
-        let database = connect_options(url)?.get_filename().to_owned();
-        let path = lock_path(&database);
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|source| OpenError::File {
-                path: path.clone(),
-                source,
-            })?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(Errno::WOULDBLOCK) => Err(OpenError::Locked { path: database }),
-            Err(errno) => Err(OpenError::File {
-                path,
-                source: errno.into(),
-            }),
-        }
-    }
-}
-
-fn lock_path(database: &Path) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push("-serve");
-    name.into()
-}
-
-fn connect_options(url: &str) -> Result<SqliteConnectOptions, OpenError> {
-    let refused = |source| OpenError::Url {
-        url: url.to_owned(),
-        source,
-    };
-    let file = url.strip_prefix("sqlite://");
-    if file.is_none_or(|file| file.is_empty() || file.starts_with(":memory:")) {
-        return Err(refused(None));
-    }
-    let options = SqliteConnectOptions::from_str(url).map_err(|error| refused(Some(error)))?;
-    Ok(options
-        .create_if_missing(true)
-        .busy_timeout(WAIT)
-        .foreign_keys(true))
-}
-
-/// What only a connection that writes can set.
-fn writer_options(options: SqliteConnectOptions) -> SqliteConnectOptions {
-    options
-        .auto_vacuum(SqliteAutoVacuum::Incremental)
-        .journal_mode(SqliteJournalMode::Wal)
-        // NORMAL may lose commits that were acknowledged when the power fails.
-        .synchronous(SqliteSynchronous::Full)
-        .pragma("journal_size_limit", (64 << 20).to_string())
-}
-
-async fn check_version(pool: &SqlitePool) -> Result<(), OpenError> {
-    let found: String = sqlx::query_scalar("SELECT sqlite_version()")
-        .fetch_one(pool)
-        .await?;
-    if is_new_enough(&found) {
-        Ok(())
-    } else {
-        Err(OpenError::TooOld { found })
-    }
-}
-
-fn is_new_enough(version: &str) -> bool {
-    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
-    let mut next = || parts.next().unwrap_or(0);
-    (next(), next(), next()) >= OLDEST_SQLITE
 }
 
 /// A moment as the tables have it.
@@ -270,5 +266,7 @@ fn decode(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> 
     sqlx::Error::Decode(Box::new(error))
 }
 
+#[cfg(test)]
+use open::is_new_enough;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@ use isopath_api::desired::AdminState;
 use tempfile::TempDir;
 
 use super::*;
-use crate::control::operation::{Kind, Operation};
+use crate::control::operation::{Kind, Operation, Step, Target};
 use crate::store::clusters::Provenance;
 use crate::store::directors::DirectorRow;
 use crate::store::events::NewEvent;
@@ -190,25 +190,42 @@ async fn a_directors_row_survives_and_keeps_its_instance() {
 }
 
 fn operation(id: &str) -> Operation {
+    use isopath_api::operation::{OnDeadline, StepName, StepState};
+    let step = Step {
+        name: StepName::Withdraw,
+        state: StepState::Now,
+        since: Some(now()),
+        evidence: String::new(),
+    };
     Operation {
         id: id.to_owned(),
         cluster: CLUSTER.parse().unwrap(),
-        director: "d1".parse().unwrap(),
+        target: Target::Director("d1".parse().unwrap()),
         kind: Kind::Drain,
-        state: isopath_api::view::OperationState::Applying,
+        state: isopath_api::operation::OperationState::Applying,
+        steps: vec![step],
         detail: "waiting".to_owned(),
-        need_generation: 2,
+        blocked_by: vec!["rollout".to_owned()],
+        need: [("d1".parse().unwrap(), 2)].into(),
+        at_stake: vec!["10.99.0.1".parse().unwrap()],
+        targets: Vec::new(),
         requested_by: "ops".to_owned(),
         reason: "kernel".to_owned(),
         override_guards: vec!["last_announcer".to_owned()],
+        immediate: true,
+        deadline_at: now(),
+        on_deadline: OnDeadline::Finish,
+        base_revision: 1,
+        version: 3,
         started_at: now(),
         ended_at: None,
+        quiet: Default::default(),
     }
 }
 
 #[tokio::test]
 async fn a_director_has_at_most_one_open_operation() {
-    use isopath_api::view::OperationState::Cancelled;
+    use isopath_api::operation::OperationState::Cancelled;
     let (_directory, store) = open().await;
     let name = CLUSTER.parse().unwrap();
     let mut transaction = store.begin().await.unwrap();
@@ -223,13 +240,17 @@ async fn a_director_has_at_most_one_open_operation() {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("UNIQUE"), "{error}");
-    operations::set_state(&mut transaction, "op_1", Cancelled, "undone", Some(now()))
-        .await
-        .unwrap();
+    let ended = Operation {
+        state: Cancelled,
+        detail: "undone".to_owned(),
+        ended_at: Some(now()),
+        ..operation("op_1")
+    };
+    operations::update(&mut transaction, &ended).await.unwrap();
     operations::insert(&mut transaction, &operation("op_2"))
         .await
         .unwrap();
-    let open = operations::open_of_cluster(&mut transaction, &name)
+    let open = operations::open_of_cluster(&mut transaction, &name, &[])
         .await
         .unwrap();
     assert_eq!(open, [operation("op_2")]);
@@ -277,54 +298,28 @@ async fn events_are_paged_by_number_and_by_cluster() {
 }
 
 #[tokio::test]
-async fn old_events_are_forgotten() {
-    let (_directory, store) = open().await;
-    let mut transaction = store.begin().await.unwrap();
-    events::insert(&mut transaction, event(1)).await.unwrap();
-    sqlx::query("UPDATE events SET id = $1")
-        .bind(to_int(events::KEPT))
-        .execute(&mut *transaction)
-        .await
-        .unwrap();
-    events::insert(&mut transaction, event(2)).await.unwrap();
-    events::insert(&mut transaction, event(3)).await.unwrap();
-    assert_eq!(
-        events::last(&mut transaction, None, None, 9)
-            .await
-            .unwrap()
-            .len(),
-        3
-    );
-    sqlx::query("UPDATE events SET id = 1 WHERE what = 'event 1'")
-        .execute(&mut *transaction)
-        .await
-        .unwrap();
-    events::insert(&mut transaction, event(4)).await.unwrap();
-    let left = events::last(&mut transaction, None, None, 9).await.unwrap();
-    assert!(left.iter().all(|event| event.what != "event 1"), "{left:?}");
-}
-
-#[tokio::test]
 async fn a_token_keeps_its_role_and_its_name_is_its_own() {
-    use crate::store::tokens::{Role, TokenRow};
+    use crate::store::tokens::{Clusters, Scope, TokenRow};
+    use isopath_api::access::Role;
     let (_directory, store) = open().await;
     let mut transaction = store.begin().await.unwrap();
-    for (hash, name, role) in [
-        ("h1", "ops", Role::Operator),
+    let cluster: isopath_api::ids::ClusterName = CLUSTER.parse().unwrap();
+    let only = Clusters::Only([cluster.clone(), "other".parse().unwrap()].into());
+    for (hash, name, scope) in [
+        ("h1", "ops", Scope::of(Role::Operator)),
+        ("h2", "agents", Scope::Agent { cluster }),
         (
-            "h2",
-            "agents",
-            Role::Agent {
-                cluster: CLUSTER.parse().unwrap(),
+            "h4",
+            "narrow",
+            Scope::User {
+                role: Role::Viewer,
+                clusters: only,
             },
         ),
     ] {
-        let token = TokenRow {
-            name: name.to_owned(),
-            role,
-        };
+        let token = TokenRow::new(name, scope, "test", now());
         assert!(
-            tokens::insert(&mut transaction, hash, &token, now())
+            tokens::insert(&mut transaction, hash, &token)
                 .await
                 .unwrap()
         );
@@ -333,14 +328,23 @@ async fn a_token_keeps_its_role_and_its_name_is_its_own() {
             Some(token)
         );
     }
-    let again = TokenRow {
-        name: "ops".to_owned(),
-        role: Role::Operator,
-    };
+    let again = TokenRow::new("ops", Scope::of(Role::Operator), "test", now());
     assert!(
-        !tokens::insert(&mut transaction, "h3", &again, now())
+        !tokens::insert(&mut transaction, "h3", &again)
             .await
             .unwrap()
     );
     assert_eq!(tokens::find(&mut transaction, "h3").await.unwrap(), None);
+    assert!(
+        tokens::revoke(&mut transaction, "ops", now())
+            .await
+            .unwrap()
+    );
+    assert!(
+        tokens::insert(&mut transaction, "h3", &again)
+            .await
+            .unwrap(),
+        "a revoked one makes place for its successor"
+    );
+    assert_eq!(tokens::find(&mut transaction, "h1").await.unwrap(), None);
 }

@@ -1,0 +1,306 @@
+//! Copies of the database, and putting one in its place.
+//!
+//! A copy is made by SQLite itself while the server writes: a copied file would lack what stands
+//! in the WAL. A database that is put in the place of a later one begins a new epoch, so that
+//! agents take its lower generations (`docs/adr/0026-what-is-durable.md`).
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use isopath_api::view::Severity;
+use jiff::Timestamp;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
+
+use super::events::{self, NewEvent};
+use super::integrity::{Depth, check};
+use super::open::{self, OpenError, ServeLock, beside, connect_options, directory_of, unreadable};
+use super::{epoch, sessions};
+
+/// A copy that was not made, or not put in place.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The database cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The database failed.
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    /// A file cannot be made, read or moved.
+    #[error("cannot {what} {}", path.display())]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There is something of that name.
+    #[error("{} exists; --force overwrites it", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// What was copied, or is to be put in place, is not whole or not ours.
+    #[error("{} is not a backup that can be used: {why}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// Where a copy went and how large it is.
+#[derive(Debug)]
+pub struct Made {
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+/// What putting a backup in place left behind.
+#[derive(Debug)]
+pub struct Restored {
+    /// The database that was there before; nothing if there was none.
+    pub aside: Option<PathBuf>,
+    /// The new epoch.
+    pub epoch: String,
+}
+
+/// Copies the database at `url` to `file`, whoever writes to it meanwhile. The file is there when
+/// all of it is on the disk, or not at all.
+///
+/// # Errors
+/// When there is a file of that name and not `force`, and when anything fails; nothing is left
+/// behind then.
+pub async fn backup(url: &str, file: &Path, force: bool) -> Result<Made, BackupError> {
+    let source = connect_options(url)?;
+    let database = source.get_filename().to_owned();
+    if !database.exists() {
+        return Err(io_error("read", &database)(io::ErrorKind::NotFound.into()));
+    }
+    if !force && file.exists() {
+        return Err(BackupError::Exists { path: file.into() });
+    }
+    let temporary = beside(file, &format!(".{}.tmp", std::process::id()));
+    // It holds what the database holds: for its owner alone. SQLite takes an empty file.
+    OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(io_error("make", &temporary))?;
+    let made = copy_and_place(source, &temporary, file, force).await;
+    if made.is_err() {
+        // The error that is told is the one that came first.
+        drop(fs::remove_file(&temporary));
+    }
+    made
+}
+
+async fn copy_and_place(
+    source: SqliteConnectOptions,
+    temporary: &Path,
+    file: &Path,
+    force: bool,
+) -> Result<Made, BackupError> {
+    let database = source.get_filename().to_owned();
+    let mut connection = source
+        .create_if_missing(false)
+        .read_only(true)
+        .connect()
+        .await
+        .map_err(|error| unreadable(error, &database))?;
+    sqlx::query("VACUUM INTO $1")
+        .bind(temporary.to_string_lossy().into_owned())
+        .execute(&mut connection)
+        .await?;
+    connection.close().await?;
+    let mut copy = open_copy(temporary).await?;
+    require_whole(&mut copy, temporary, Depth::Quick).await?;
+    copy.close().await?;
+    sync(temporary)?;
+    let bytes = fs::metadata(temporary)
+        .map_err(io_error("read", temporary))?
+        .len();
+    if force {
+        fs::rename(temporary, file).map_err(io_error("make", file))?;
+    } else {
+        // Unlike a renaming this fails when somebody else has made one meanwhile.
+        fs::hard_link(temporary, file).map_err(io_error("make", file))?;
+        fs::remove_file(temporary).map_err(io_error("remove", temporary))?;
+    }
+    sync(&directory_of(file))?;
+    Ok(Made { bytes })
+}
+
+/// Puts the backup `file` in the place of the database at `url`, which no server may use
+/// meanwhile. What was there stays beside it.
+///
+/// # Errors
+/// When a server runs, when the backup is not whole, not ours or a later release's, and when a
+/// file cannot be moved; what was there is then still in force.
+pub async fn restore(url: &str, file: &Path, now: Timestamp) -> Result<Restored, BackupError> {
+    let database = connect_options(url)?.get_filename().to_owned();
+    let _lock = ServeLock::take(url)?;
+    let unusable = |why: &str| BackupError::Unusable {
+        path: file.to_owned(),
+        why: why.to_owned(),
+    };
+    if fs::metadata(beside(file, "-wal")).is_ok_and(|wal| wal.len() > 0) {
+        return Err(unusable(
+            "it has a WAL beside it: it is a database in use, not what `isopathd backup` made",
+        ));
+    }
+    let mut backup = open_copy(file).await?;
+    require_whole(&mut backup, file, Depth::Full).await?;
+    match open::age(&mut backup).await? {
+        open::Age::Ours => {}
+        open::Age::Newer => return Err(unusable("a later release made it")),
+        open::Age::Foreign => return Err(unusable("it is no database of isopathd")),
+    }
+    backup.close().await?;
+    let temporary = beside(&database, "-restore");
+    fs::copy(file, &temporary).map_err(io_error("make", &temporary))?;
+    fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600))
+        .map_err(io_error("make", &temporary))?;
+    let epoch = begin_anew(&temporary, file, now).await?;
+    sync(&temporary)?;
+    let aside = put_aside(url, &database, now).await?;
+    fs::rename(&temporary, &database).map_err(io_error("replace", &database))?;
+    sync(&directory_of(&database))?;
+    Ok(Restored { aside, epoch })
+}
+
+/// Gives a database that is about to be put in place a new epoch.
+async fn begin_anew(database: &Path, backup: &Path, now: Timestamp) -> Result<String, BackupError> {
+    let mut connection = SqliteConnectOptions::new()
+        .filename(database)
+        // A WAL would have to be moved with it.
+        .journal_mode(SqliteJournalMode::Delete)
+        .foreign_keys(true)
+        .connect()
+        .await?;
+    open::migrate(&mut connection).await?;
+    let mut transaction = connection.begin().await?;
+    let epoch = epoch::renew(&mut transaction, now).await?;
+    // Whoever has signed out since the backup stays signed out.
+    sessions::delete_old(&mut transaction, now, now).await?;
+    let name = backup.file_name().unwrap_or(backup.as_os_str());
+    let event = NewEvent {
+        at: now,
+        cluster: None,
+        severity: Severity::Warning,
+        object: "database".to_owned(),
+        what: format!(
+            "restored from {}; what was done after that backup is undone",
+            name.to_string_lossy()
+        ),
+        actor: "isopathd restore".to_owned(),
+    };
+    events::insert(&mut transaction, event).await?;
+    transaction.commit().await?;
+    connection.close().await?;
+    Ok(epoch)
+}
+
+/// Keeps the present database under another name, complete with its WAL, and in its place until
+/// it is replaced.
+async fn put_aside(
+    url: &str,
+    database: &Path,
+    now: Timestamp,
+) -> Result<Option<PathBuf>, BackupError> {
+    if !database.exists() {
+        return Ok(None);
+    }
+    if let Err(error) = fold_wal(url).await {
+        // One that is damaged is the reason why another is put in its place.
+        tracing::warn!(%error, "the database that is there cannot be closed properly");
+    }
+    let name = format!(".before-restore-{}", now.strftime("%Y%m%dT%H%M%S%.fZ"));
+    let aside = beside(database, &name);
+    let wal = beside(database, "-wal");
+    fs::hard_link(database, &aside).map_err(io_error("make", &aside))?;
+    // A WAL that stayed would be taken for the new database's own.
+    if wal.exists() {
+        let aside = beside(&aside, "-wal");
+        fs::rename(&wal, &aside).map_err(io_error("make", &aside))?;
+    }
+    let shared = beside(database, "-shm");
+    if shared.exists() {
+        fs::remove_file(&shared).map_err(io_error("remove", &shared))?;
+    }
+    sync(&directory_of(database))?;
+    Ok(Some(aside))
+}
+
+/// Brings what stands in the WAL into the database; the last connection removes it.
+async fn fold_wal(url: &str) -> Result<(), BackupError> {
+    let mut connection = connect_options(url)?
+        .create_if_missing(false)
+        .connect()
+        .await?;
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+        .execute(&mut connection)
+        .await?;
+    connection.close().await?;
+    Ok(())
+}
+
+/// A file that nobody changes.
+async fn open_copy(file: &Path) -> Result<SqliteConnection, BackupError> {
+    let missing = fs::metadata(file).err();
+    if let Some(source) = missing {
+        return Err(io_error("read", file)(source));
+    }
+    SqliteConnectOptions::new()
+        .filename(file)
+        .immutable(true)
+        .read_only(true)
+        .connect()
+        .await
+        .map_err(|error| not_whole(error, file))
+}
+
+async fn require_whole(
+    connection: &mut SqliteConnection,
+    file: &Path,
+    depth: Depth,
+) -> Result<(), BackupError> {
+    let findings = check(connection, depth)
+        .await
+        .map_err(|error| not_whole(error, file))?;
+    if findings.is_empty() {
+        return Ok(());
+    }
+    Err(BackupError::Unusable {
+        path: file.to_owned(),
+        why: open::first(&findings),
+    })
+}
+
+fn not_whole(error: sqlx::Error, file: &Path) -> BackupError {
+    match super::integrity::damage(&error) {
+        Some(why) => BackupError::Unusable {
+            path: file.to_owned(),
+            why,
+        },
+        None => BackupError::Database(error),
+    }
+}
+
+/// Waits until a file or a directory is on the disk.
+fn sync(path: &Path) -> Result<(), BackupError> {
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(io_error("write", path))
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BackupError {
+    let path = path.to_owned();
+    move |source| BackupError::File { what, path, source }
+}
