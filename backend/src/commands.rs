@@ -1,25 +1,37 @@
 //! What `isopathd` does, once it knows what it is asked.
 
-use std::future::IntoFuture;
+mod access;
+pub mod database;
+mod fleet;
+
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use isopath_api::fault::FileFaults;
 use jiff::Timestamp;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::auth::{PasswordError, generate_password, hash_password, new_token, token_hash};
+use crate::auth::PasswordError;
 use crate::clock::Clock;
+use crate::connections;
 use crate::error::Error;
+use crate::retention;
 use crate::settings::Settings;
-use crate::store::tokens::{Role, TokenRow};
-use crate::store::{OpenError, ServeLock, Store, tokens, users};
+use crate::store::{OpenError, ServeLock, Store, WriteError};
+use crate::tls::{
+    self, Authority, PlainListener, ServerCertificate, TlsError, TlsListener, TlsServed,
+};
+
+pub use access::{create_token, create_user};
+pub use fleet::create_enroll_token;
 
 /// How long requests under way may take when the server stops.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -35,6 +47,14 @@ pub enum CommandError {
         /// Why.
         source: io::Error,
     },
+    /// A file cannot be made.
+    #[error("cannot make {}", path.display())]
+    WriteFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] FileFaults),
@@ -44,6 +64,9 @@ pub enum CommandError {
     /// The database failed.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
+    /// Nothing could be written.
+    #[error("cannot write to the database")]
+    Write(#[from] WriteError),
     /// The controller cannot start.
     #[error("cannot start")]
     Start(#[source] Error),
@@ -55,6 +78,25 @@ pub enum CommandError {
         /// Why.
         source: io::Error,
     },
+    /// Passwords and tokens would go over a network in the clear.
+    #[error(
+        "{address} is not a loopback address and there is no TLS: set [tls] own_ca = true (or \
+         `certificate` and `key`) in the file of --config, or accept with --insecure-http that \
+         passwords and tokens can be read on the way"
+    )]
+    Insecure {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// Agents need TLS to show a certificate.
+    #[error(
+        "agents enrol with a controller that is served with TLS: name the file with its [tls] by \
+         --config"
+    )]
+    NoTls,
+    /// TLS cannot be served.
+    #[error("cannot serve TLS")]
+    Tls(#[from] TlsError),
     /// The server failed.
     #[error("cannot serve")]
     Serve(#[source] io::Error),
@@ -72,6 +114,9 @@ pub enum CommandError {
         /// Its name.
         name: String,
     },
+    /// The token would be good for longer than there is time.
+    #[error("expected a time until the year 9999 at most")]
+    Expires,
     /// The name is none.
     #[error("expected a name of 1 to 64 visible characters, found {found:?}")]
     Name {
@@ -85,11 +130,15 @@ impl CommandError {
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Read { .. } | Self::Config(_) | Self::Password(_) | Self::Name { .. } => true,
-            Self::Open(OpenError::Url { .. }) => true,
+            Self::Expires => true,
+            Self::Open(OpenError::Url { .. }) | Self::Insecure { .. } | Self::NoTls => true,
             Self::Open(_)
+            | Self::WriteFile { .. }
             | Self::Database(_)
+            | Self::Write(_)
             | Self::Start(_)
             | Self::Listen { .. }
+            | Self::Tls(_)
             | Self::Serve(_)
             | Self::Lost
             | Self::Exists { .. } => false,
@@ -116,52 +165,115 @@ pub fn read_settings(path: Option<&Path>) -> Result<Settings, CommandError> {
 ///
 /// # Errors
 /// When it cannot start, and when it ends although nobody asked it to.
-pub async fn serve(
-    listen: SocketAddr,
-    database: &str,
-    mut out: impl Write,
-) -> Result<(), CommandError> {
+pub async fn serve(settings: &Settings, out: impl Write) -> Result<(), CommandError> {
+    let (listen, database) = (settings.listen(), settings.database());
+    if settings.tls.is_none() && !listen.ip().is_loopback() && !settings.insecure_http {
+        return Err(CommandError::Insecure { address: listen });
+    }
     // Before anything else: once it says that it listens, it can be told to stop.
     let told = Told::listen().map_err(CommandError::Serve)?;
+    raise_open_files();
     let lock = ServeLock::take(database)?;
-    let store = Store::open(database).await?;
-    if let Some(password) = first_user(&store).await? {
-        let greeting = format!(
-            "Made the first user. Sign in as admin with this password, shown only now: {password}\n"
-        );
-        // Who has closed the output cannot read it; `user create` makes another user.
-        if let Err(error) = out
-            .write_all(greeting.as_bytes())
-            .and_then(|()| out.flush())
-        {
-            tracing::warn!(%error, "cannot show the first user's password");
-        }
-    }
+    let store = Store::open_checked(database).await?;
+    let password_file = settings.admin_password_file.as_deref();
+    access::first_user(&store, password_file, out).await?;
     let shutdown = CancellationToken::new();
-    let (app, task) = App::start(store.clone(), Clock::default(), shutdown.clone())
-        .await
-        .map_err(CommandError::Start)?;
+    let clock = Clock::default();
+    let tls = prepare_tls(settings, clock.now().wall, &shutdown)?;
+    let served = tls.as_ref().map(|(_, served)| served.clone());
+    let retention = retention::run(
+        store.clone(),
+        clock.clone(),
+        settings.retention.clone(),
+        shutdown.clone(),
+    );
+    let (app, task) = App::start_with(
+        store.clone(),
+        clock,
+        served,
+        settings.limits,
+        shutdown.clone(),
+    )
+    .await
+    .map_err(CommandError::Start)?;
     let listener = TcpListener::bind(listen)
         .await
         .map_err(|source| CommandError::Listen {
             address: listen,
             source,
         })?;
-    announce(&listener, listen);
-    // An event of a stream is a few small writes: none may wait for an acknowledgement.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
+    tokio::spawn(retention);
+    announce(&listener, listen, tls.is_some());
+    let router = crate::router(app);
+    let (limits, told_to_end) = (settings.limits, shutdown.clone());
+    let server = match tls {
+        None => {
+            let listener = PlainListener(listener);
+            tokio::spawn(connections::serve(listener, router, limits, told_to_end))
         }
-    });
-    let service = crate::router(app).into_make_service_with_connect_info::<SocketAddr>();
-    let server =
-        axum::serve(listener, service).with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    let server = tokio::spawn(server.into_future());
+        Some((config, _)) => {
+            let listener = TlsListener::new(listener, config).map_err(CommandError::Serve)?;
+            tokio::spawn(connections::serve(listener, router, limits, told_to_end))
+        }
+    };
     let ended = run_until_told(told, shutdown, server, task).await;
     store.close().await;
     drop(lock);
     ended
+}
+
+/// What TLS is served with, where the settings want it; starts what keeps the certificate good.
+fn prepare_tls(
+    settings: &Settings,
+    now: Timestamp,
+    shutdown: &CancellationToken,
+) -> Result<Option<(Arc<ServerConfig>, TlsServed)>, CommandError> {
+    let Some(tls) = &settings.tls else {
+        return Ok(None);
+    };
+    let directory = tls_directory(settings)?;
+    let authority = Arc::new(Authority::load_or_make(&directory, now)?);
+    let (certificate, renewal) = ServerCertificate::load(
+        tls,
+        Arc::clone(&authority),
+        &directory,
+        settings.listen().ip(),
+        now,
+    )?;
+    let config = tls::server_config(&authority, &certificate)?;
+    tokio::spawn(renewal.run(shutdown.clone()));
+    let served = TlsServed {
+        authority,
+        certificate,
+        own_certificate: tls.own_ca,
+        require_client_certificates: tls.require_client_certificates,
+    };
+    Ok(Some((config, served)))
+}
+
+/// Where the authority's key is kept.
+fn tls_directory(settings: &Settings) -> Result<PathBuf, CommandError> {
+    match settings.tls.as_ref().and_then(|tls| tls.directory.clone()) {
+        Some(directory) => Ok(directory),
+        None => {
+            let database = crate::store::file_of(settings.database())?;
+            let beside = database.parent().unwrap_or(Path::new(""));
+            Ok(beside.join("tls"))
+        }
+    }
+}
+
+/// Lets this process have as many open files as it may: each agent holds two connections, and a
+/// shell's usual limit is 1,024.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
 }
 
 /// The signals that end the server.
@@ -205,111 +317,21 @@ async fn run_until_told(
         Ok(Err(error)) => return Err(CommandError::Serve(io::Error::other(error))),
         Err(_) => tracing::warn!("requests under way were cut off"),
     }
+    // What was measured last is still to be stored.
+    if ended.is_ok() && tokio::time::timeout(STOP_WITHIN, task).await.is_err() {
+        tracing::warn!("the last measurements were not stored");
+    }
     ended
 }
 
-fn announce(listener: &TcpListener, wanted: SocketAddr) {
+fn announce(listener: &TcpListener, wanted: SocketAddr, tls: bool) {
     let address = listener.local_addr().unwrap_or(wanted);
-    tracing::info!("listening on http://{address}");
-    if !address.ip().is_loopback() {
+    let scheme = if tls { "https" } else { "http" };
+    tracing::info!("listening on {scheme}://{address}");
+    if !tls && !address.ip().is_loopback() {
         tracing::warn!(
             "{address} is not a loopback address and there is no TLS: passwords and tokens can \
-             be read on the way; put a TLS proxy before it"
+             be read on the way"
         );
     }
-}
-
-/// Makes the user `admin` where there is no user: its password.
-async fn first_user(store: &Store) -> Result<Option<String>, CommandError> {
-    let mut transaction = store.begin().await?;
-    if users::any(&mut transaction).await? {
-        return Ok(None);
-    }
-    let password = generate_password();
-    let hash = hash_password(&password)?;
-    users::insert(&mut transaction, "admin", &hash, Timestamp::now()).await?;
-    transaction.commit().await?;
-    Ok(Some(password))
-}
-
-/// `isopathd user create`: the password, where it was generated here.
-///
-/// # Errors
-/// When the name is taken or the password is not one that is taken.
-pub async fn create_user(
-    database: &str,
-    name: &str,
-    password_file: Option<&Path>,
-) -> Result<Option<String>, CommandError> {
-    check_name(name)?;
-    let (password, generated) = match password_file {
-        Some(path) => (read_password(path)?, false),
-        None => (generate_password(), true),
-    };
-    let hash = hash_password(&password)?;
-    let store = Store::open(database).await?;
-    let mut transaction = store.begin().await?;
-    let made = users::insert(&mut transaction, name, &hash, Timestamp::now()).await?;
-    transaction.commit().await?;
-    store.close().await;
-    if made {
-        Ok(generated.then_some(password))
-    } else {
-        Err(CommandError::Exists {
-            what: "user",
-            name: name.to_owned(),
-        })
-    }
-}
-
-/// `isopathd token create`: the token.
-///
-/// # Errors
-/// When the name is taken.
-pub async fn create_token(database: &str, name: &str, role: Role) -> Result<String, CommandError> {
-    check_name(name)?;
-    let token = new_token(&role);
-    let row = TokenRow {
-        name: name.to_owned(),
-        role,
-    };
-    let store = Store::open(database).await?;
-    let mut transaction = store.begin().await?;
-    let made = tokens::insert(
-        &mut transaction,
-        &token_hash(&token),
-        &row,
-        Timestamp::now(),
-    )
-    .await?;
-    transaction.commit().await?;
-    store.close().await;
-    if made {
-        Ok(token)
-    } else {
-        Err(CommandError::Exists {
-            what: "token",
-            name: name.to_owned(),
-        })
-    }
-}
-
-fn check_name(name: &str) -> Result<(), CommandError> {
-    let is_visible = |c: char| !c.is_whitespace() && !c.is_control();
-    if (1..=64).contains(&name.len()) && name.chars().all(is_visible) {
-        Ok(())
-    } else {
-        Err(CommandError::Name {
-            found: name.to_owned(),
-        })
-    }
-}
-
-/// The first line of a file.
-fn read_password(path: &Path) -> Result<String, CommandError> {
-    let text = std::fs::read_to_string(path).map_err(|source| CommandError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    Ok(text.lines().next().unwrap_or_default().to_owned())
 }

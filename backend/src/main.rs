@@ -4,14 +4,16 @@ use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
-use isopath_api::ids::ClusterName;
-use isopathd::commands::{self, CommandError};
-use isopathd::settings::{DEFAULT_DATABASE, DEFAULT_LISTEN};
-use isopathd::store::tokens::Role;
+use isopath_api::access::Role;
+use isopath_api::ids::{ClusterName, DirectorName};
+use isopathd::commands::{self, CommandError, database};
+use isopathd::settings::DEFAULT_DATABASE;
+use isopathd::store::tokens::{Clusters, Scope};
 use tracing_subscriber::EnvFilter;
 
 /// Isopath's controller: topology, history, drains, dashboard, metrics.
@@ -26,7 +28,7 @@ struct Args {
 enum Command {
     /// Serve the API, the pages and the directors.
     Serve {
-        /// A TOML file with the keys `listen` and `database`.
+        /// A TOML file: `listen`, `database`, `insecure_http`, `[tls]`, `[limits]`.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// The address and port to listen on [default: 127.0.0.1:8080].
@@ -35,13 +37,70 @@ enum Command {
         /// The database's URL [default: sqlite://isopath.db].
         #[arg(long, value_name = "URL")]
         database: Option<String>,
+        /// A file to make for the password of the user that the first start makes, in place of
+        /// the output, which a service manager logs.
+        #[arg(long, value_name = "FILE")]
+        admin_password_file: Option<PathBuf>,
+        /// Listen without TLS on an address that is not a loopback one: passwords and tokens can
+        /// be read on the way.
+        #[arg(long)]
+        insecure_http: bool,
     },
+    /// Copy the database to a file, while a server writes to it or not.
+    Backup {
+        /// The database's URL.
+        #[arg(long, value_name = "URL", default_value = DEFAULT_DATABASE)]
+        database: String,
+        /// Where to.
+        file: PathBuf,
+        /// Overwrite the file if there is one.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Put a copy in the database's place; what is there now is kept beside it. The server must
+    /// not run.
+    Restore {
+        /// The database's URL.
+        #[arg(long, value_name = "URL", default_value = DEFAULT_DATABASE)]
+        database: String,
+        /// What `isopathd backup` made.
+        file: PathBuf,
+    },
+    /// Look whether the database is whole.
+    Check {
+        /// The database's URL.
+        #[arg(long, value_name = "URL", default_value = DEFAULT_DATABASE)]
+        database: String,
+    },
+    /// One-time tokens, by which agents enrol.
+    #[command(subcommand)]
+    EnrollToken(EnrollTokenCommand),
     /// Tokens of the API.
     #[command(subcommand)]
     Token(TokenCommand),
     /// People who sign in to the pages.
     #[command(subcommand)]
     User(UserCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum EnrollTokenCommand {
+    /// Make a token that is good once, for an hour, and print it; the pin of the controller's
+    /// authority goes to the error output.
+    Create {
+        /// The controller's file, with its `[tls]`.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// The database's URL [default: that of the file].
+        #[arg(long, value_name = "URL")]
+        database: Option<String>,
+        /// The cluster of the director.
+        #[arg(long)]
+        cluster: ClusterName,
+        /// The director whose agent it makes.
+        #[arg(long)]
+        director: DirectorName,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -56,19 +115,57 @@ enum TokenCommand {
         name: String,
         /// What it is good for.
         #[arg(long)]
-        role: RoleName,
-        /// The cluster whose agents it is for; with the role agent only.
+        role: TokenRole,
+        /// A cluster that it is good for; may be repeated. Every one where there is none, but an
+        /// agent's is good for exactly one.
         #[arg(long, required_if_eq("role", "agent"))]
-        cluster: Option<ClusterName>,
+        cluster: Vec<ClusterName>,
+        /// How long it is good, such as 90d; until it is revoked where this is absent.
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        expires: Option<Duration>,
     },
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum RoleName {
-    /// The whole API.
+enum TokenRole {
+    /// Reading.
+    Viewer,
+    /// Declaring and draining besides, as far as no guard refuses.
     Operator,
+    /// Everything: passing over guards, people and tokens.
+    Admin,
     /// The desired state and the reports of one cluster's directors.
     Agent,
+}
+
+impl TokenRole {
+    fn scope(self, clusters: Vec<ClusterName>) -> Option<Scope> {
+        let role = match self {
+            Self::Viewer => Role::Viewer,
+            Self::Operator => Role::Operator,
+            Self::Admin => Role::Admin,
+            Self::Agent => {
+                let [cluster] = <[ClusterName; 1]>::try_from(clusters).ok()?;
+                return Some(Scope::Agent { cluster });
+            }
+        };
+        let clusters = if clusters.is_empty() {
+            Clusters::All
+        } else {
+            Clusters::Only(clusters.into_iter().collect())
+        };
+        Some(Scope::User { role, clusters })
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum UserRole {
+    /// Reading.
+    Viewer,
+    /// Declaring and draining besides, as far as no guard refuses.
+    Operator,
+    /// Everything: passing over guards, people and tokens.
+    Admin,
 }
 
 #[derive(Debug, Subcommand)]
@@ -80,6 +177,9 @@ enum UserCommand {
         /// The database's URL.
         #[arg(long, value_name = "URL", default_value = DEFAULT_DATABASE)]
         database: String,
+        /// What they may do.
+        #[arg(long, default_value = "admin")]
+        role: UserRole,
         /// A file whose first line is the password (12 to 256 characters).
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
@@ -120,45 +220,80 @@ async fn run(command: Command) -> anyhow::Result<()> {
             config,
             listen,
             database,
+            admin_password_file,
+            insecure_http,
         } => {
-            let settings = commands::read_settings(config.as_deref())?;
-            let default = DEFAULT_LISTEN.parse().context("the default address")?;
-            let listen = listen.or(settings.listen).unwrap_or(default);
-            let database = database
-                .or(settings.database)
-                .unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
-            commands::serve(listen, &database, io::stdout()).await?;
+            let mut settings = commands::read_settings(config.as_deref())?;
+            settings.listen = listen.or(settings.listen);
+            settings.database = database.or(settings.database);
+            settings.admin_password_file = admin_password_file.or(settings.admin_password_file);
+            settings.insecure_http |= insecure_http;
+            commands::serve(&settings, io::stdout()).await?;
+        }
+        Command::Backup {
+            database,
+            file,
+            force,
+        } => say(&database::backup(&database, &file, force).await?)?,
+        Command::Restore { database, file } => {
+            say(&database::restore(&database, &file).await?)?;
+        }
+        Command::Check { database } => say(&database::check(&database).await?)?,
+        Command::EnrollToken(EnrollTokenCommand::Create {
+            config,
+            database,
+            cluster,
+            director,
+        }) => {
+            let mut settings = commands::read_settings(config.as_deref())?;
+            settings.database = database.or(settings.database);
+            let made = commands::create_enroll_token(&settings, cluster, director).await?;
+            if let Some(pin) = &made.ca_pin {
+                writeln!(io::stderr(), "ca-pin: {pin}").context("cannot print the pin")?;
+            }
+            writeln!(io::stderr(), "good until {}", made.expires_at)
+                .context("cannot print the time")?;
+            say(&made.token)?;
         }
         Command::Token(TokenCommand::Create {
             database,
             name,
             role,
             cluster,
+            expires,
         }) => {
-            let role = match (role, cluster) {
-                (RoleName::Operator, None) => Role::Operator,
-                (RoleName::Agent, Some(cluster)) => Role::Agent { cluster },
-                (RoleName::Operator, Some(_)) | (RoleName::Agent, None) => Args::command()
+            let scope = role.scope(cluster).unwrap_or_else(|| {
+                Args::command()
                     .error(
                         ErrorKind::ArgumentConflict,
-                        "--cluster goes with --role agent",
+                        "with --role agent goes exactly one --cluster",
                     )
-                    .exit(),
-            };
-            let token = commands::create_token(&database, &name, role).await?;
+                    .exit()
+            });
+            let token = commands::create_token(&database, &name, scope, expires).await?;
             writeln!(io::stdout(), "{token}").context("cannot print the token")?;
         }
         Command::User(UserCommand::Create {
             name,
             database,
+            role,
             password_file,
         }) => {
+            let role = match role {
+                UserRole::Viewer => Role::Viewer,
+                UserRole::Operator => Role::Operator,
+                UserRole::Admin => Role::Admin,
+            };
             let password =
-                commands::create_user(&database, &name, password_file.as_deref()).await?;
+                commands::create_user(&database, &name, role, password_file.as_deref()).await?;
             if let Some(password) = password {
                 writeln!(io::stdout(), "{password}").context("cannot print the password")?;
             }
         }
     }
     Ok(())
+}
+
+fn say(text: &str) -> anyhow::Result<()> {
+    writeln!(io::stdout(), "{text}").context("cannot print the result")
 }

@@ -1,12 +1,15 @@
 //! The file of `isopathd serve --config`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use isopath_api::fault::{FileFaults, parse_toml};
 use serde::Deserialize;
 
-/// Where the server listens unless told otherwise.
-pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
+use crate::auth::LimitSettings;
+use crate::retention::RetentionSettings;
+use crate::tls::TlsSettings;
+
 /// The database unless told otherwise.
 pub const DEFAULT_DATABASE: &str = "sqlite://isopath.db";
 
@@ -20,15 +23,47 @@ pub struct Settings {
     /// The database's URL.
     #[serde(default)]
     pub database: Option<String>,
+    /// Whether passwords and tokens may go over a network in the clear: without TLS the server
+    /// listens on loopback addresses only, where a proxy that ends TLS reaches it.
+    #[serde(default)]
+    pub insecure_http: bool,
+    /// Where the first start writes the password of the user it makes, in place of its output.
+    #[serde(default)]
+    pub admin_password_file: Option<PathBuf>,
+    /// How often anybody may ask.
+    #[serde(default)]
+    pub limits: LimitSettings,
+    /// TLS; without it, plain HTTP.
+    #[serde(default)]
+    pub tls: Option<TlsSettings>,
+    /// How long things are kept.
+    #[serde(default)]
+    pub retention: RetentionSettings,
 }
 
 impl Settings {
+    /// Where to listen.
+    pub fn listen(&self) -> SocketAddr {
+        let default = SocketAddr::from(([127, 0, 0, 1], 8080));
+        self.listen.unwrap_or(default)
+    }
+
+    /// The database's URL.
+    pub fn database(&self) -> &str {
+        self.database.as_deref().unwrap_or(DEFAULT_DATABASE)
+    }
+
     /// Reads the text of the file called `file`.
     ///
     /// # Errors
     /// Every fault with its line and column.
     pub fn parse(file: &str, text: &str) -> Result<Self, FileFaults> {
-        parse_toml(file, text, |_| Vec::new())
+        parse_toml(file, text, |settings: &Self| {
+            let tls = settings.tls.iter();
+            let faults = tls.flat_map(TlsSettings::faults);
+            let faults = faults.chain(settings.limits.faults());
+            faults.chain(settings.retention.faults()).collect()
+        })
     }
 }
 
@@ -43,6 +78,27 @@ mod tests {
         let settings = Settings::parse("c.toml", text).unwrap();
         assert_eq!(settings.listen, Some("[::1]:81".parse().unwrap()));
         assert!(settings.database.unwrap().ends_with("isopath.db"));
+    }
+
+    #[test]
+    fn tls_wants_one_certificate_and_names_that_are_names() {
+        for (tls, words) in [
+            ("", "`certificate` and `key`, or own_ca = true"),
+            ("certificate = \"/c\"", "`key` beside `certificate`"),
+            ("key = \"/k\"", "`certificate` beside `key`"),
+            (
+                "certificate = \"/c\"\nkey = \"/k\"\nown_ca = true",
+                "no own_ca beside",
+            ),
+            ("own_ca = true\nnames = [\"a b\"]", "found \"a b\""),
+            ("own_ca = true\nport = 1", "unknown field `port`"),
+        ] {
+            let faults = Settings::parse("c.toml", &format!("[tls]\n{tls}\n"));
+            let faults = faults.unwrap_err().to_string();
+            assert!(faults.contains(words), "{tls}: {faults}");
+        }
+        let good = "[tls]\nown_ca = true\nnames = [\"isopath.example\", \"192.0.2.1\"]\n";
+        assert!(Settings::parse("c.toml", good).is_ok());
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub(crate) fn check_form(headers: &HeaderMap, session: &Session, token: &str) ->
 
 #[cfg(test)]
 mod tests {
+    use isopath_api::access::Role;
+
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -79,9 +81,9 @@ mod tests {
     #[test]
     fn a_form_carries_its_own_sessions_token() {
         let secret = super::super::SessionSecret::generate();
-        let session = Session::new("ada".to_owned(), &secret);
+        let session = Session::new("ada".to_owned(), Role::Operator, &secret);
         let other = super::super::SessionSecret::generate();
-        let other = Session::new("ada".to_owned(), &other);
+        let other = Session::new("ada".to_owned(), Role::Operator, &other);
         let headers = headers(&[]);
         assert!(check_form(&headers, &session, session.csrf_token()).is_ok());
         for wrong in ["", other.csrf_token()] {

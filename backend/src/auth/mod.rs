@@ -1,17 +1,32 @@
 //! Who asks, and what they may do: tokens for programs, passwords and sessions for people.
 
+mod agent;
+mod by;
+pub(crate) mod certificate;
 mod form;
+mod known;
+mod limits;
 mod login;
 mod password;
+mod principal;
 mod rate;
 mod secret;
 mod session;
 mod token;
 
+pub use agent::Agent;
+pub use by::{By, Via};
 pub(crate) use form::check_form;
 pub use form::check_origin;
+pub(crate) use known::KnownTokens;
+pub use limits::LimitSettings;
+pub(crate) use limits::Limits;
 pub use login::Login;
+pub(crate) use login::SignIn;
 pub use password::{PasswordError, generate_password, hash_password};
-pub use session::{COOKIE, Session, SessionSecret};
-pub(crate) use session::{end as end_session, find as find_session};
-pub use token::{Agent, Operator, new_token, token_hash};
+pub use principal::{Admin, Operator, Principal, Viewer};
+pub(crate) use rate::Buckets;
+pub(crate) use secret::sha256_hex;
+pub use session::{COOKIE, Session, SessionSecret, TLS_COOKIE};
+pub(crate) use session::{end as end_session, find as find_session, start as start_session};
+pub use token::{TokenError, TokenKind, check_token, new_token, token_hash};

@@ -4,10 +4,9 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
 
-use super::secret::random_text;
+use isopath_api::access::{LONGEST_PASSWORD, SHORTEST_PASSWORD};
 
-const MIN_CHARACTERS: usize = 12;
-const MAX_CHARACTERS: usize = 256;
+use super::secret::random_text;
 
 /// A password that is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +28,7 @@ pub enum PasswordError {
 /// When the password is too short or too long.
 pub fn hash_password(password: &str) -> Result<String, PasswordError> {
     let found = password.chars().count();
-    if !(MIN_CHARACTERS..=MAX_CHARACTERS).contains(&found) {
+    if !(SHORTEST_PASSWORD..=LONGEST_PASSWORD).contains(&found) {
         return Err(PasswordError::Length { found });
     }
     let hash = argon2()
@@ -41,7 +40,7 @@ pub fn hash_password(password: &str) -> Result<String, PasswordError> {
 /// Whether a password is the one that was hashed. Takes as long for a user that does not
 /// exist, so that the time does not tell.
 pub(super) fn verify_password(password: &str, hash: Option<&str>) -> bool {
-    if password.chars().count() > MAX_CHARACTERS {
+    if password.chars().count() > LONGEST_PASSWORD {
         return false;
     }
     let parsed = PasswordHash::new(hash.unwrap_or(NOBODYS_HASH));
@@ -53,6 +52,18 @@ pub(super) fn verify_password(password: &str, hash: Option<&str>) -> bool {
     matches && hash.is_some()
 }
 
+/// Whether a hash was made with other parameters than ours of today.
+pub(super) fn is_outdated(hash: &str) -> bool {
+    let Ok(parsed) = PasswordHash::new(hash) else {
+        return true;
+    };
+    let today = params_of_today();
+    !Params::try_from(&parsed).is_ok_and(|found| {
+        (found.m_cost(), found.t_cost(), found.p_cost())
+            == (today.m_cost(), today.t_cost(), today.p_cost())
+    })
+}
+
 /// A password of 119 random bits, without characters that are easily confused.
 pub fn generate_password() -> String {
     random_text(b"abcdefghijkmnpqrstuvwxyz23456789", 24)
@@ -62,9 +73,12 @@ pub fn generate_password() -> String {
 const NOBODYS_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGF0IGFsbCE\
                             $6R5ZC5oXpU0QmU2cEhYy3wB4FJpJp8lXJt3xqSxJm0w";
 
+fn params_of_today() -> Params {
+    Params::new(19 * 1024, 2, 1, None).expect("within Argon2's bounds")
+}
+
 fn argon2() -> Argon2<'static> {
-    let params = Params::new(19 * 1024, 2, 1, None).expect("within Argon2's bounds");
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params_of_today())
 }
 
 #[cfg(test)]
@@ -92,6 +106,19 @@ mod tests {
             (19456, 2, 1)
         );
         assert!(parsed.salt.is_some() && parsed.hash.is_some());
+    }
+
+    #[test]
+    fn a_hash_of_other_parameters_is_outdated() {
+        let hash = hash_password("correct horse battery").unwrap();
+        assert!(!is_outdated(&hash));
+        for other in [
+            hash.replace("t=2", "t=3"),
+            hash.replace("m=19456", "m=8192"),
+            String::new(),
+        ] {
+            assert!(is_outdated(&other), "{other}");
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(super) fn random_text(alphabet: &[u8], length: usize) -> String {
 }
 
 /// SHA-256 in hexadecimal: enough for secrets that are random themselves.
-pub(super) fn sha256_hex(parts: &[&[u8]]) -> String {
+pub(crate) fn sha256_hex(parts: &[&[u8]]) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
         hasher.update(part);

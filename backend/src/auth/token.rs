@@ -1,29 +1,82 @@
-//! Bearer tokens (RFC 6750): `ispu_` for operators, `ispa_` for agents.
-
-use std::collections::HashMap;
-
-use axum::extract::{FromRequestParts, Path};
-use axum::http::header::AUTHORIZATION;
-use axum::http::request::Parts;
-use isopath_api::ids::ClusterName;
+//! The form of bearer tokens (RFC 6750): a prefix that tells people and secret scanners what
+//! they are, 40 random characters, and a checksum that tells a mistyped one without a look-up.
 
 use super::secret::{random_text, sha256_hex};
-use crate::app::App;
-use crate::error::Error;
-use crate::store::tokens::{Role, TokenRow};
 
-const BASE62: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// 62^40 is above 2^238.
 const RANDOM_CHARACTERS: usize = 40;
 
-/// A fresh token. Its prefix lets secret scanners and people tell what it is.
-pub fn new_token(role: &Role) -> String {
-    let prefix = match role {
-        Role::Operator => "ispu_",
-        Role::Agent { .. } => "ispa_",
-    };
-    format!("{prefix}{}", random_text(BASE62, RANDOM_CHARACTERS))
+/// 62^6 is above 2^32.
+const CHECK_CHARACTERS: usize = 6;
+
+/// What a token is for, as its prefix says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenKind {
+    /// A person's or a script's.
+    User,
+    /// An agent's.
+    Agent,
+    /// Good once, to enrol an agent.
+    Enrolment,
+}
+
+impl TokenKind {
+    const ALL: [Self; 3] = [Self::User, Self::Agent, Self::Enrolment];
+
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::User => "ispu_",
+            Self::Agent => "ispa_",
+            Self::Enrolment => "ispe_",
+        }
+    }
+}
+
+/// A text that is no token of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// It does not have a token's form.
+    #[error("expected a token such as ispu_ and {} characters", RANDOM_CHARACTERS + CHECK_CHARACTERS)]
+    Form,
+    /// Its checksum is another one.
+    #[error("the token is mistyped or cut off: its checksum is wrong")]
+    Checksum,
+}
+
+/// A fresh token.
+pub fn new_token(kind: TokenKind) -> String {
+    let random = random_text(BASE62, RANDOM_CHARACTERS);
+    let body = format!("{}{random}", kind.prefix());
+    let check = checksum(&body);
+    body + &check
+}
+
+/// Tells what a token is for by its form alone. The tokens of before had no checksum; agents
+/// still hold some.
+///
+/// # Errors
+/// When it is none, or was mistyped.
+pub fn check_token(token: &str) -> Result<TokenKind, TokenError> {
+    let kind = TokenKind::ALL
+        .into_iter()
+        .find(|kind| token.starts_with(kind.prefix()))
+        .ok_or(TokenError::Form)?;
+    let characters = &token[kind.prefix().len()..];
+    if !characters.bytes().all(|byte| BASE62.contains(&byte)) {
+        return Err(TokenError::Form);
+    }
+    match characters.len() {
+        RANDOM_CHARACTERS => Ok(kind),
+        length if length != RANDOM_CHARACTERS + CHECK_CHARACTERS => Err(TokenError::Checksum),
+        _ => {
+            let (body, check) = token.split_at(token.len() - CHECK_CHARACTERS);
+            (check == checksum(body))
+                .then_some(kind)
+                .ok_or(TokenError::Checksum)
+        }
+    }
 }
 
 /// What is stored of a token.
@@ -31,81 +84,15 @@ pub fn token_hash(token: &str) -> String {
     sha256_hex(&[token.as_bytes()])
 }
 
-/// A request with an operator's token, as an extractor.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Operator {
-    /// The token's name.
-    pub name: String,
-}
-
-impl FromRequestParts<App> for Operator {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Error> {
-        let token = bearer(parts, app).await?;
-        match token.role {
-            Role::Operator => Ok(Self { name: token.name }),
-            Role::Agent { .. } => Err(Error::Forbidden {
-                detail: "an agent's token is good for its cluster's desired state and reports \
-                         only; this takes an operator's"
-                    .to_owned(),
-            }),
-        }
+/// CRC-32 (IEEE 802.3) of a text in base 62, highest digit first.
+fn checksum(body: &str) -> String {
+    let mut rest = crc32fast::hash(body.as_bytes());
+    let mut digits = [b'0'; CHECK_CHARACTERS];
+    for digit in digits.iter_mut().rev() {
+        *digit = BASE62[usize::from((rest % 62) as u8)];
+        rest /= 62;
     }
-}
-
-/// A request with a token that is good for the agents of the path's `{cluster}`, as an
-/// extractor.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Agent {
-    /// The token's name.
-    pub name: String,
-}
-
-impl FromRequestParts<App> for Agent {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Error> {
-        let token = bearer(parts, app).await?;
-        let Role::Agent { cluster } = &token.role else {
-            return Ok(Self { name: token.name });
-        };
-        let asked = path_cluster(parts).await;
-        if asked.as_ref() == Some(cluster) {
-            Ok(Self { name: token.name })
-        } else {
-            Err(Error::Forbidden {
-                detail: format!("this token is good for cluster {cluster} only"),
-            })
-        }
-    }
-}
-
-async fn path_cluster(parts: &mut Parts) -> Option<ClusterName> {
-    let Path(path) = Path::<HashMap<String, String>>::from_request_parts(parts, &())
-        .await
-        .ok()?;
-    path.get("cluster")?.parse().ok()
-}
-
-async fn bearer(parts: &Parts, app: &App) -> Result<TokenRow, Error> {
-    let unauthenticated = |detail: &str| Error::Unauthenticated {
-        detail: detail.to_owned(),
-    };
-    let header = parts
-        .headers
-        .get(AUTHORIZATION)
-        .ok_or_else(|| unauthenticated("send a token: Authorization: Bearer …"))?;
-    let token = header
-        .to_str()
-        .ok()
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim())
-        .ok_or_else(|| unauthenticated("expected Authorization: Bearer …"))?;
-    app.token(&token_hash(token))
-        .await?
-        .ok_or_else(|| unauthenticated("the token is not known here"))
+    digits.into_iter().map(char::from).collect()
 }
 
 #[cfg(test)]
@@ -113,19 +100,55 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_shows_its_role_and_is_never_the_same_twice() {
-        let cluster = "edge".parse().unwrap();
-        let agent = new_token(&Role::Agent { cluster });
-        assert!(agent.starts_with("ispa_"), "{agent}");
-        assert_eq!(agent.len(), 45);
-        let operator = new_token(&Role::Operator);
-        assert!(operator.starts_with("ispu_"), "{operator}");
-        assert_ne!(operator, new_token(&Role::Operator));
+    fn a_token_shows_what_it_is_for_and_is_never_the_same_twice() {
+        for (kind, prefix) in [
+            (TokenKind::User, "ispu_"),
+            (TokenKind::Agent, "ispa_"),
+            (TokenKind::Enrolment, "ispe_"),
+        ] {
+            let token = new_token(kind);
+            assert!(token.starts_with(prefix), "{token}");
+            assert_eq!(token.len(), 51);
+            assert_eq!(check_token(&token), Ok(kind));
+            assert_ne!(token, new_token(kind));
+        }
+    }
+
+    #[test]
+    fn the_checksum_is_crc_32_in_base_62() {
+        // The check value of CRC-32: that of "123456789" is 0xCBF43926.
+        assert_eq!(checksum("123456789"), "3jZRME");
+        assert_eq!(0xCBF4_3926_u32, 3_421_780_262);
+    }
+
+    #[test]
+    fn a_slip_of_the_finger_is_told_without_a_look_up() {
+        let token = new_token(TokenKind::User);
+        for at in 5..token.len() {
+            let mut wrong = token.clone().into_bytes();
+            wrong[at] = if wrong[at] == b'a' { b'b' } else { b'a' };
+            let wrong = String::from_utf8(wrong).unwrap();
+            assert_eq!(check_token(&wrong), Err(TokenError::Checksum), "{wrong}");
+        }
+        let cut = &token[..token.len() - 1];
+        assert_eq!(check_token(cut), Err(TokenError::Checksum));
+        assert_eq!(
+            check_token(&token[..45]),
+            Ok(TokenKind::User),
+            "one of before"
+        );
+        for none in ["", "ispu_", "ispx_0", "Bearer", "ispu_ä", "ispu_a-b"] {
+            let error = check_token(none).unwrap_err();
+            assert!(
+                matches!(error, TokenError::Form | TokenError::Checksum),
+                "{none:?}: {error}"
+            );
+        }
     }
 
     #[test]
     fn the_stored_form_does_not_show_the_token() {
-        let token = new_token(&Role::Operator);
+        let token = new_token(TokenKind::User);
         let hash = token_hash(&token);
         assert_eq!(hash.len(), 64);
         assert!(!hash.contains(&token[5..]));
