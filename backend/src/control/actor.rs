@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use isopath_api::desired::Desired;
 use isopath_api::ids::{ClusterName, DirectorName};
-use isopath_api::view::{EventView, OperationState, Severity};
+use isopath_api::operation::OperationState;
+use isopath_api::view::{EventView, Severity};
 use sqlx::SqliteConnection;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
@@ -14,18 +15,29 @@ use tokio_util::sync::CancellationToken;
 
 use super::Command;
 use super::desired::{Derived, derive};
-use super::operation::Kind;
+use super::fleet::{AgentState, Fleet};
+use super::outbox::Outbox;
 use super::state::{ClusterState, DirectorState, World};
-use super::transitions::{Shown, placements, transitions};
+use super::transitions::{Shown, Transition, differences, placements, transitions};
 use crate::clock::{Clock, Moment};
 use crate::error::Error;
 use crate::store::clusters::ClusterRow;
 use crate::store::directors::DirectorRow;
 use crate::store::events::NewEvent;
-use crate::store::{Store, clusters, directors, epoch, events, operations};
+use crate::store::{
+    Store, WriteError, agents, clusters, declared, directors, epoch, events, interfaces,
+    operations, quiesced,
+};
 
 /// How often silence is noticed and changes of state become events.
 const TICK: Duration = Duration::from_secs(1);
+
+/// Into how many parts that is split: looking at a hundred clusters takes as long as a hundred
+/// reports, which would wait for all of it.
+const SLICES: u32 = 16;
+
+/// Commands that are served before readers are shown what became of them.
+const BATCH: usize = 64;
 
 /// Events kept in memory for each cluster's view.
 const EVENTS_SHOWN: usize = 20;
@@ -38,8 +50,13 @@ pub(super) struct Actor {
     /// The desired state of each declared director, to its agent's stream.
     pub(super) feeds: BTreeMap<(ClusterName, DirectorName), watch::Sender<Arc<Desired>>>,
     shown: BTreeMap<ClusterName, Shown>,
+    pub(super) outbox: Outbox,
     published: watch::Sender<Arc<World>>,
     version: watch::Sender<u64>,
+    /// Whether reports were taken since.
+    pub(super) unpublished: bool,
+    /// Which clusters the last tick looked at.
+    turn: usize,
 }
 
 impl Actor {
@@ -49,16 +66,7 @@ impl Actor {
         clock: Clock,
     ) -> Result<(Self, watch::Receiver<Arc<World>>, watch::Receiver<u64>), Error> {
         let started = clock.now();
-        let mut transaction = store.begin().await?;
-        let epoch = epoch::load_or_make(&mut transaction, started.wall).await?;
-        let mut world = World::new(epoch, started);
-        for row in clusters::all(&mut transaction).await? {
-            let cluster = load_cluster(&mut transaction, row, &world.epoch).await?;
-            world
-                .clusters
-                .insert(cluster.name.clone(), Arc::new(cluster));
-        }
-        transaction.commit().await?;
+        let world = load(&store, started).await?;
         let (published, seen) = watch::channel(Arc::new(world.clone()));
         let (version, versions) = watch::channel(0);
         let mut actor = Self {
@@ -67,8 +75,11 @@ impl Actor {
             world,
             feeds: BTreeMap::new(),
             shown: BTreeMap::new(),
+            outbox: Outbox::default(),
             published,
             version,
+            unpublished: false,
+            turn: 0,
         };
         let all: Vec<_> = actor
             .world
@@ -91,15 +102,16 @@ impl Actor {
         mut queue: mpsc::Receiver<Command>,
         shutdown: CancellationToken,
     ) {
-        let mut tick = tokio::time::interval(TICK);
+        let mut tick = tokio::time::interval(TICK / SLICES);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut commands = Vec::with_capacity(BATCH);
         loop {
-            // Each of the three is cancel-safe: a command stays in the queue, a tick stays
-            // due, a cancelled token stays so.
+            // Each of the three is cancel-safe: commands stay in the queue, a tick stays due, a
+            // cancelled token stays so.
             tokio::select! {
-                command = queue.recv() => match command {
-                    Some(command) => self.serve(command).await,
-                    None => return,
+                received = queue.recv_many(&mut commands, BATCH) => match received {
+                    0 => return,
+                    _ => self.serve_all(commands.drain(..)).await,
                 },
                 _ = tick.tick() => self.tick().await,
                 () = shutdown.cancelled() => return,
@@ -107,65 +119,111 @@ impl Actor {
         }
     }
 
+    /// Serves what waited. Reports are shown to readers together and answered after that: who has
+    /// the answer to one sees it in what is read next.
+    async fn serve_all(&mut self, commands: impl Iterator<Item = Command>) {
+        let mut reported = Vec::new();
+        for command in commands {
+            match command {
+                Command::Report(report, answer) => {
+                    reported.push((answer, self.report(*report).await));
+                }
+                other => self.serve(other).await,
+            }
+        }
+        if self.unpublished {
+            self.publish();
+        }
+        for (answer, acknowledged) in reported {
+            if answer.send(acknowledged).is_err() {
+                tracing::debug!("the agent did not wait for its answer");
+            }
+        }
+    }
+
     async fn serve(&mut self, command: Command) {
         // Whoever asked may have gone away: what was done is done all the same.
         let unheard = match command {
-            Command::Apply(apply, answer) => answer.send(self.apply(apply).await).is_err(),
+            Command::Apply(apply, answer) => answer.send(self.apply(*apply).await).is_err(),
             Command::Change(change, answer) => answer.send(self.change(change).await).is_err(),
+            Command::Cancel(cancel, answer) => answer.send(self.cancel(cancel).await).is_err(),
             Command::Attach(claim, answer) => answer.send(self.attach(claim).await).is_err(),
             Command::Report(report, answer) => answer.send(self.report(*report).await).is_err(),
+            Command::Refused((cluster, director), code, cause, answer) => {
+                self.refuse((&cluster, &director), code, cause).await;
+                answer.send(Ok(())).is_err()
+            }
+            Command::MakeEnrollToken(make, answer) => {
+                let made = self.make_enroll_token(*make).await;
+                answer.send(made).is_err()
+            }
+            Command::Enroll(enroll, answer) => answer.send(self.enroll(*enroll).await).is_err(),
+            Command::RefusedEnrollment(cause, answer) => {
+                self.count_enrollment(cause);
+                answer.send(Ok(())).is_err()
+            }
+            Command::Renew(who, wanted, answer) => {
+                answer.send(self.renew(who, *wanted).await).is_err()
+            }
+            Command::Revoke(revoke, answer) => answer.send(self.revoke(*revoke).await).is_err(),
         };
         if unheard {
             tracing::debug!("the caller did not wait for its answer");
         }
     }
 
-    /// Notices what time alone changed.
+    /// Notices what time alone changed, in the clusters whose turn it is.
     async fn tick(&mut self) {
-        let names: Vec<_> = self.world.clusters.keys().cloned().collect();
-        let mut changed = false;
+        self.turn = (self.turn + 1) % SLICES as usize;
+        let names = self.world.clusters.keys().skip(self.turn);
+        let names: Vec<_> = names.step_by(SLICES as usize).cloned().collect();
+        let mut changed = self.note_storage();
+        self.flush().await;
         for name in names {
             self.advance(&name).await;
-            match self.note_transitions(&name).await {
-                Ok(noted) => changed |= noted,
-                Err(error) => {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::error!(cluster = %name, error, "cannot store events");
-                }
-            }
+            changed |= self.note_transitions(&name).await;
         }
         if changed {
             self.publish();
         }
     }
 
-    async fn note_transitions(&mut self, name: &ClusterName) -> Result<bool, Error> {
+    async fn note_transitions(&mut self, name: &ClusterName) -> bool {
         let Some(cluster) = self.world.clusters.get(name) else {
-            return Ok(false);
+            return false;
         };
-        let view = crate::view::build(cluster, self.now(), self.world.started);
-        let differing = crate::view::differing(cluster, self.now());
-        let differs = cluster.differing != differing;
+        let (now, started) = (self.now(), self.world.started);
+        let view = crate::view::build(cluster, now, started);
+        let differing = crate::view::differing(cluster, now);
+        let conditions = crate::ecmp::conditions(cluster, now, started);
+        let differs = cluster.differing != differing || cluster.conditions != conditions;
         let mut shown = self.shown.get(name).cloned().unwrap_or_default();
         let mut found = transitions(&mut shown, &view);
         found.extend(placements(&cluster.differing, &differing, &view));
-        if found.is_empty() {
-            let changed = self.shown.insert(name.clone(), shown.clone()) != Some(shown);
-            self.update(name, |cluster| cluster.differing = differing);
-            return Ok(changed || differs);
+        found.extend(differences(&cluster.conditions, &conditions));
+        let changed = self.shown.insert(name.clone(), shown.clone()) != Some(shown);
+        // Changing a cluster that readers look at copies it.
+        if differs {
+            self.update(name, |cluster| {
+                cluster.differing = differing;
+                cluster.conditions = conditions;
+            });
         }
-        let mut transaction = self.store.begin().await?;
-        let mut recorded = Vec::new();
-        for transition in found {
-            let (severity, object) = (transition.severity, transition.object);
-            let event = self.event(Some(name), severity, object, transition.what, "controller");
-            recorded.push(self.record(&mut transaction, event).await?);
-        }
-        transaction.commit().await?;
-        self.shown.insert(name.clone(), shown);
-        self.update(name, |cluster| cluster.differing = differing);
-        self.remember(recorded);
-        Ok(true)
+        let news = !found.is_empty();
+        let events = found
+            .into_iter()
+            .map(
+                |Transition {
+                     severity,
+                     object,
+                     what,
+                 }| {
+                    self.event(Some(name), severity, object, what, "controller")
+                },
+            )
+            .collect();
+        self.tell(events).await;
+        changed || differs || news
     }
 
     /// The time.
@@ -203,6 +261,7 @@ impl Actor {
 
     /// Shows readers what is known now.
     pub(super) fn publish(&mut self) {
+        self.unpublished = false;
         self.published.send_replace(Arc::new(self.world.clone()));
         self.version.send_modify(|version| *version += 1);
     }
@@ -266,10 +325,17 @@ impl Actor {
         events::insert(connection, event).await
     }
 
-    /// Shows committed events.
+    /// Tells and shows committed events of what an operator did.
     pub(super) fn remember(&mut self, events: Vec<EventView>) {
+        for event in &events {
+            log_event(event);
+        }
+        self.show(events);
+    }
+
+    /// Shows committed events.
+    pub(super) fn show(&mut self, events: Vec<EventView>) {
         for event in events {
-            log(&event);
             *self
                 .world
                 .events_total
@@ -285,25 +351,86 @@ impl Actor {
     }
 
     /// Counts an operation that ended.
-    pub(super) fn count_ended(&mut self, kind: Kind, state: OperationState) {
-        let key = (kind.as_str(), state.as_str());
+    pub(super) fn count_ended(&mut self, kind: &'static str, state: OperationState) {
+        let key = (kind, state.as_str());
         *self.world.operations_ended.entry(key).or_default() += 1;
     }
 }
 
-fn log(event: &EventView) {
+fn log_event(event: &EventView) {
     let EventView {
+        cluster,
+        severity,
         object,
         what,
         actor,
         ..
     } = event;
-    let cluster = event.cluster.as_ref().map(ClusterName::as_str);
-    match event.severity {
+    log_line(cluster.as_ref(), *severity, object, what, actor);
+}
+
+/// Logs what happened.
+pub(super) fn log(event: &NewEvent) {
+    let NewEvent {
+        cluster,
+        severity,
+        object,
+        what,
+        actor,
+        ..
+    } = event;
+    log_line(cluster.as_ref(), *severity, object, what, actor);
+}
+
+fn log_line(
+    cluster: Option<&ClusterName>,
+    severity: Severity,
+    object: &str,
+    what: &str,
+    actor: &str,
+) {
+    let cluster = cluster.map(ClusterName::as_str);
+    match severity {
         Severity::Info => tracing::info!(cluster, actor, "{object}: {what}"),
         Severity::Warning => tracing::warn!(cluster, actor, "{object}: {what}"),
         Severity::Error => tracing::error!(cluster, actor, "{object}: {what}"),
     }
+}
+
+async fn load(store: &Store, started: Moment) -> Result<World, Error> {
+    match store.begin().await {
+        Ok(mut transaction) => {
+            let world = load_world(&mut transaction, started).await?;
+            transaction.commit().await?;
+            Ok(world)
+        }
+        // What would have to be written before anybody is served fails, and says so.
+        Err(WriteError::ReadOnly(_)) => {
+            let mut reader = store.read().await?;
+            Ok(load_world(&mut reader, started).await?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn load_world(
+    connection: &mut SqliteConnection,
+    started: Moment,
+) -> Result<World, sqlx::Error> {
+    let epoch = epoch::load_or_make(connection, started.wall).await?;
+    let mut world = World::new(epoch, started);
+    let agents = agents::all(connection).await?.into_iter();
+    world.fleet = Arc::new(Fleet {
+        agents: agents.map(|row| (row.id, AgentState::new(row))).collect(),
+        ..Fleet::default()
+    });
+    for row in clusters::all(connection).await? {
+        let cluster = load_cluster(connection, row, &world.epoch).await?;
+        world
+            .clusters
+            .insert(cluster.name.clone(), Arc::new(cluster));
+    }
+    Ok(world)
 }
 
 async fn load_cluster(
@@ -312,7 +439,8 @@ async fn load_cluster(
     epoch: &str,
 ) -> Result<ClusterState, sqlx::Error> {
     let rows = directors::of_cluster(connection, &row.name).await?;
-    let derived = Derived::of(&row.declaration);
+    let quiesced = quiesced::of_cluster(connection, &row.name).await?;
+    let derived = Derived::of(&row.declaration, &quiesced);
     let mut declared = BTreeMap::new();
     for spec in &row.declaration.director {
         let stored = rows.iter().find(|stored| stored.name == spec.name);
@@ -329,22 +457,34 @@ async fn load_cluster(
             let (cluster, generation) = (&row.name, stored.generation);
             tracing::info!(%cluster, director = %spec.name, generation, "derived otherwise than before");
         }
-        let director = DirectorState::from_row(stored, spec.router_id);
+        let known = interfaces::of_director(connection, &row.name, &spec.name).await?;
+        let director = DirectorState {
+            interfaces: (!known.is_empty()).then(|| known.into()),
+            ..DirectorState::from_row(stored, spec.router_id)
+        };
         declared.insert(spec.name.clone(), director);
+    }
+    if declared::repair(connection, &row.name, &row.declaration).await? {
+        let (cluster, revision) = (&row.name, row.revision);
+        tracing::info!(%cluster, revision, "the tables of what is declared were brought in line");
     }
     let shown = u32::try_from(EVENTS_SHOWN).unwrap_or(u32::MAX);
     let events = events::last(connection, Some(&row.name), None, shown).await?;
-    let operations = operations::open_of_cluster(connection, &row.name).await?;
+    let vips = row.declaration.vip.iter().map(|spec| spec.address);
+    let vips: Vec<_> = vips.collect();
+    let operations = operations::open_of_cluster(connection, &row.name, &vips).await?;
     Ok(ClusterState {
         name: row.name,
         epoch: epoch.to_owned(),
         revision: row.revision,
         declaration: Arc::new(row.declaration),
         derived,
+        quiesced,
         directors: declared,
         operations,
         events: events.into(),
         differing: BTreeMap::new(),
+        conditions: BTreeMap::new(),
     })
 }
 
@@ -357,10 +497,16 @@ impl DirectorState {
             admin_reason: row.admin_reason,
             generation: row.generation,
             desired_revision: row.desired_revision,
+            shaped_at: row.generation,
             content: row.content,
             instance: row.instance,
+            interfaces: None,
             report: None,
+            reports: 0,
             conflict: None,
+            refused: BTreeMap::new(),
+            protocol: None,
+            skewed: None,
         }
     }
 

@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isopath_api::desired::Desired;
+use isopath_api::fleet::{OLDEST_PROTOCOL, PROTOCOL, is_supported};
 use isopath_api::ids::{ClusterName, DirectorName};
 use isopath_api::observed::Acknowledged;
 use isopath_api::view::Severity;
 use tokio::sync::watch;
 
 use super::actor::Actor;
-use super::state::{Conflict, DirectorState, Report, STALE};
-use super::{Claim, Reported};
+use super::fleet::Refused;
+use super::state::{CONFLICT_SHOWN, Conflict, DirectorState, RefusedCount, Report, STALE};
+use super::{Claim, Reported, plausible};
 use crate::clock::Moment;
 use crate::error::Error;
-use crate::store::directors;
 
 /// How often an agent reports.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -71,19 +72,18 @@ impl Actor {
 
     /// Takes a report.
     pub(super) async fn report(&mut self, reported: Reported) -> Result<Acknowledged, Error> {
-        let Reported {
-            cluster,
-            director,
-            observed,
-        } = reported;
-        self.admit(&Claim {
-            cluster: cluster.clone(),
-            director: director.clone(),
+        let Reported { claim, observed } = reported;
+        let claim = Claim {
             name: Some(observed.director.clone()),
             router_id: Some(observed.router_id),
             instance: Some(observed.instance.clone()),
-        })
-        .await?;
+            ..claim
+        };
+        self.admit(&claim).await?;
+        let protocol = claim.protocol;
+        let Claim {
+            cluster, director, ..
+        } = claim;
         let now = self.now();
         let state = self.director(&cluster, &director)?;
         let acknowledged = Acknowledged {
@@ -91,16 +91,30 @@ impl Actor {
             generation: state.generation,
             interval_ms: u64::try_from(REPORT_EVERY.as_millis()).unwrap_or(u64::MAX),
         };
-        // Reports may overtake each other on their way; the newest stands.
-        let overtaken = state.report.as_ref().is_some_and(|last| {
-            last.observed.run == observed.run && last.observed.sequence >= observed.sequence
-        });
-        if overtaken {
+        // Somebody on the way sent it once more.
+        if plausible::is_repeated(&observed, state) {
             return Ok(acknowledged);
+        }
+        let of = self.cluster(&cluster)?;
+        if let Some((code, error)) = plausible::refusal(&observed, of, state, now.wall) {
+            let cause = error.in_full();
+            self.refuse((&cluster, &director), code, cause).await;
+            return Err(error);
         }
         if state.instance.as_deref() != Some(&observed.instance) {
             self.change_instance(&cluster, &director, &observed.instance)
                 .await?;
+        }
+        if let Some(interfaces) = self
+            .director(&cluster, &director)?
+            .other_interfaces(&observed)
+        {
+            self.agent_changed(&cluster, &director);
+            self.update(&cluster, |cluster| {
+                if let Some(director) = cluster.directors.get_mut(&director) {
+                    director.interfaces = Some(interfaces.into());
+                }
+            });
         }
         let report = Report {
             observed: Arc::new(observed),
@@ -108,48 +122,80 @@ impl Actor {
         };
         self.update(&cluster, |cluster| {
             if let Some(director) = cluster.directors.get_mut(&director) {
+                director.skewed = report.is_skewed().then(|| director.skewed.unwrap_or(now));
+                director.protocol = Some(protocol);
                 director.report = Some(report);
+                director.reports += 1;
             }
         });
         self.advance(&cluster).await;
-        self.publish();
+        self.unpublished = true;
         Ok(acknowledged)
     }
 
     /// Refuses an agent that does not belong to its director, and shows it.
     async fn admit(&mut self, claim: &Claim) -> Result<(), Error> {
         let now = self.now();
-        let director = self.director(&claim.cluster, &claim.director)?;
+        let place = (&claim.cluster, &claim.director);
+        let director = self.director(place.0, place.1)?;
+        if !is_supported(claim.protocol) {
+            let cause = format!(
+                "an agent speaks protocol {}, and this controller {OLDEST_PROTOCOL} to {PROTOCOL}",
+                claim.protocol
+            );
+            self.refuse(place, Refused::Protocol, cause.clone()).await;
+            return Err(Error::conflict(cause));
+        }
         let Some(cause) = refusal(&claim.director, director, claim, now, self.world.started) else {
             return Ok(());
         };
-        let shown = director.conflict(now).filter(|shown| shown.cause == cause);
-        let since = shown.map(|shown| shown.since);
-        if since.is_none() {
+        self.refuse(place, Refused::WrongAgent, cause.clone()).await;
+        Err(Error::conflict(format!("{cause}; this one is refused")))
+    }
+
+    /// Counts and shows something that was refused; the same thing over and over is one event.
+    pub(super) async fn refuse(
+        &mut self,
+        (cluster, director): (&ClusterName, &DirectorName),
+        code: Refused,
+        cause: String,
+    ) {
+        let now = self.now();
+        let Ok(state) = self.director(cluster, director) else {
+            tracing::debug!(%cluster, %director, cause, "refused for a director that is not declared");
+            return;
+        };
+        let before = state.refused.get(&code).copied();
+        let lately = before.is_some_and(|before| now.since(before.last) <= CONFLICT_SHOWN);
+        let since = state.conflict(now).filter(|shown| shown.code == code);
+        let since = since.map_or(now, |shown| shown.since);
+        let shown = code.is_shown();
+        if shown && !lately {
             let event = self.event(
-                Some(&claim.cluster),
+                Some(cluster),
                 Severity::Error,
-                format!("director {}", claim.director),
+                format!("director {director}"),
                 format!("refused: {cause}"),
                 "controller",
             );
-            let mut transaction = self.store.begin().await?;
-            let event = self.record(&mut transaction, event).await?;
-            transaction.commit().await?;
-            self.remember(vec![event]);
+            self.tell(vec![event]).await;
         }
-        let conflict = Conflict {
-            cause: cause.clone(),
-            since: since.unwrap_or(now),
-            last: now,
-        };
-        self.update(&claim.cluster, |cluster| {
-            if let Some(director) = cluster.directors.get_mut(&claim.director) {
-                director.conflict = Some(conflict);
+        self.update(cluster, |cluster| {
+            if let Some(director) = cluster.directors.get_mut(director) {
+                let count = before.map_or(0, |before| before.count) + 1;
+                let tally = RefusedCount { count, last: now };
+                director.refused.insert(code, tally);
+                if shown {
+                    director.conflict = Some(Conflict {
+                        code,
+                        cause,
+                        since,
+                        last: now,
+                    });
+                }
             }
         });
         self.publish();
-        Err(Error::conflict(format!("{cause}; this one is refused")))
     }
 
     async fn change_instance(
@@ -159,8 +205,6 @@ impl Actor {
         instance: &str,
     ) -> Result<(), Error> {
         let before = self.director(cluster, director)?.instance.clone();
-        let mut transaction = self.store.begin().await?;
-        directors::set_instance(&mut transaction, cluster, director, instance).await?;
         let (severity, what) = match before {
             None => (
                 Severity::Info,
@@ -173,14 +217,14 @@ impl Actor {
         };
         let object = format!("director {director}");
         let event = self.event(Some(cluster), severity, object, what, "controller");
-        let event = self.record(&mut transaction, event).await?;
-        transaction.commit().await?;
-        self.remember(vec![event]);
         self.update(cluster, |cluster| {
             if let Some(director) = cluster.directors.get_mut(director) {
                 director.instance = Some(instance.to_owned());
             }
         });
+        // In memory it counts from now on: a disk that takes no writes silences no agent.
+        self.agent_changed(cluster, director);
+        self.tell(vec![event]).await;
         Ok(())
     }
 }

@@ -5,16 +5,21 @@ use std::sync::Arc;
 use isopath_api::declare::Declaration;
 use isopath_api::desired::AdminState;
 use isopath_api::ids::DirectorName;
-use isopath_api::view::{Applied, OperationState, Severity};
+use isopath_api::view::{Applied, Severity};
 
-use super::Apply;
 use super::actor::Actor;
 use super::desired::Derived;
+use super::in_use;
 use super::state::{ClusterState, DirectorState};
+use super::{Apply, Precondition};
 use crate::error::Error;
+use crate::guards;
+use crate::rest::etag;
+use crate::rest::idempotency::{Frame, remember};
+use crate::store::audit::{self, Entry};
 use crate::store::clusters::{self, Provenance};
+use crate::store::declared;
 use crate::store::directors::{self, DirectorRow};
-use crate::store::operations;
 
 /// What a declaration changes.
 #[derive(Debug, PartialEq, Eq)]
@@ -92,17 +97,28 @@ impl Actor {
         let Apply {
             cluster: name,
             mut declaration,
-            actor,
+            by,
             reason,
             dry_run,
+            expected,
+            override_guards,
+            key,
         } = apply;
         // So that a file with and one without the name are the same declaration.
         declaration.cluster = Some(name.clone());
         let now = self.now();
         let current = self.world.clusters.get(&name).cloned();
+        let revision = current.as_ref().map(|cluster| cluster.revision);
+        // Only to look needs no promise, but one that is made is held to.
+        if !dry_run || expected != Precondition::None {
+            expected.check(&name, revision)?;
+        }
+        in_use::check(&self.world, &name, current.as_deref(), &declaration)?;
         let mut transaction = self.store.begin().await?;
         let rows = directors::of_cluster(&mut transaction, &name).await?;
-        let derived = Derived::of(&declaration);
+        let quiesced = current.as_deref().map(|cluster| cluster.quiesced.clone());
+        let quiesced = quiesced.unwrap_or_default();
+        let derived = Derived::of(&declaration, &quiesced);
         let plan = plan(current.as_deref(), &rows, &declaration, &derived);
         let applied = Applied {
             cluster: name.clone(),
@@ -110,53 +126,68 @@ impl Actor {
             changed: plan.changed,
             dry_run,
             directors: plan.renewed.iter().map(|row| row.name.clone()).collect(),
+            diff: None,
             warnings: derived.warnings.clone(),
         };
         if dry_run || !plan.changed {
             transaction.rollback().await?;
             return Ok(applied);
         }
-        let by = Provenance {
-            actor: &actor,
+        if let Some(cluster) = &current
+            && let Err(refusal) = guards::large_removal(&cluster.declaration, &declaration)
+            && !override_guards.iter().any(|guard| guard == refusal.guard)
+        {
+            return Err(Error::Guard {
+                guards: vec![refusal.guard.to_owned()],
+                detail: refusal.detail,
+            });
+        }
+        let provenance = Provenance {
+            actor: &by.name,
             reason: &reason,
             at: now.wall,
         };
-        clusters::put_revision(&mut transaction, &name, plan.revision, &declaration, by).await?;
+        clusters::put_revision(
+            &mut transaction,
+            &name,
+            plan.revision,
+            &declaration,
+            provenance,
+        )
+        .await?;
         for row in plan.renewed.iter().chain(&plan.removed) {
             directors::put(&mut transaction, &name, row).await?;
         }
-        let orphaned = current
-            .iter()
-            .flat_map(|cluster| &cluster.operations)
-            .filter(|operation| {
-                plan.removed
-                    .iter()
-                    .any(|row| row.name == operation.director)
-            });
-        for operation in orphaned {
-            let detail = format!("{} is declared no more", operation.director);
-            let cancelled = OperationState::Cancelled;
-            operations::set_state(
-                &mut transaction,
-                &operation.id,
-                cancelled,
-                &detail,
-                Some(now.wall),
-            )
+        let before = current.as_deref().map(|cluster| &*cluster.declaration);
+        declared::put(&mut transaction, &name, before, &declaration).await?;
+        let orphaned = self
+            .end_orphaned(&mut transaction, current.as_deref(), &declaration)
             .await?;
-        }
         let what = summary(&plan, &reason);
         let event = self.event(
             Some(&name),
             Severity::Info,
             format!("cluster {name}"),
             what,
-            &actor,
+            &by.name,
         );
+        let object = format!("revision {} of cluster {name}", plan.revision);
+        let entry = Entry::done("cluster.declare", &object, &reason).of(&name);
+        audit::insert(&mut transaction, &by, entry, now.wall).await?;
         let event = self.record(&mut transaction, event).await?;
+        let frame = Frame {
+            status: if applied.revision == 1 { 201 } else { 200 },
+            etag: Some(etag(applied.revision)),
+            location: None,
+        };
+        remember(&mut transaction, key.as_ref(), frame, &applied, now.wall).await?;
         transaction.commit().await?;
 
         self.put_in_force(current.as_deref(), (declaration, derived), &name, &plan);
+        for operation in &orphaned.operations {
+            self.count_ended(operation.kind_str(), operation.state);
+        }
+        self.remember(orphaned.events);
         self.remember(vec![event]);
         for row in &plan.renewed {
             self.feed(&name, &row.name);
@@ -179,10 +210,12 @@ impl Actor {
             revision: plan.revision,
             declaration: Arc::new(declaration.clone()),
             derived: Arc::clone(&derived),
+            quiesced: Default::default(),
             directors: Default::default(),
             operations: Vec::new(),
             events: Default::default(),
             differing: Default::default(),
+            conditions: Default::default(),
         });
         cluster.revision = plan.revision;
         let is_removed =
@@ -192,7 +225,7 @@ impl Actor {
             .retain(|director, _| !is_removed(director));
         cluster
             .operations
-            .retain(|operation| !is_removed(&operation.director));
+            .retain(|operation| operation.target.is_declared(&declaration));
         for row in &plan.renewed {
             let Some(spec) = declaration
                 .director
@@ -206,8 +239,13 @@ impl Actor {
             let director = match before {
                 // A report of another router id is none of this director's.
                 Some(before) if before.router_id == spec.router_id => DirectorState {
+                    interfaces: before.interfaces,
                     report: before.report,
+                    reports: before.reports,
                     conflict: before.conflict,
+                    refused: before.refused,
+                    protocol: before.protocol,
+                    skewed: before.skewed,
                     ..fresh
                 },
                 _ => fresh,

@@ -11,8 +11,13 @@ use isopath_api::observed::Observed;
 use isopath_api::view::{EventView, Severity};
 
 use super::desired::Derived;
-use super::operation::Operation;
+use super::fleet::{Fleet, Refused};
+use super::operation::{Operation, Target};
+use super::quiesced::Quiesced;
 use crate::clock::Moment;
+use crate::ecmp::Conditions;
+use crate::store::ReadOnly;
+use crate::store::interfaces::InterfaceRow;
 
 /// A report older than this says what was, not what is.
 pub const STALE: Duration = Duration::from_secs(5);
@@ -20,6 +25,8 @@ pub const STALE: Duration = Duration::from_secs(5);
 pub const LOST: Duration = Duration::from_secs(30);
 /// For so long after the controller's start silence proves nothing: agents are reconnecting.
 pub const GRACE: Duration = Duration::from_secs(60);
+/// A clock that is off by more than this is told: certificates and the times of events go wrong.
+pub const SKEW: Duration = Duration::from_secs(2);
 /// For so long after the last try a refused agent is shown.
 pub const CONFLICT_SHOWN: Duration = Duration::from_secs(30);
 
@@ -36,6 +43,21 @@ pub struct World {
     pub events_total: BTreeMap<&'static str, u64>,
     /// Operations since the start, by kind and final state.
     pub operations_ended: BTreeMap<(&'static str, &'static str), u64>,
+    /// How it stands with the database.
+    pub storage: Storage,
+    /// The agents that have enrolled.
+    pub fleet: Arc<Fleet>,
+}
+
+/// How it stands with the database.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Storage {
+    /// Since when and why it takes no writes; nothing while it does.
+    pub read_only: Option<ReadOnly>,
+    /// Events that wait for it.
+    pub waiting: usize,
+    /// Events that gave way to later ones since it took any.
+    pub lost: u64,
 }
 
 impl World {
@@ -49,6 +71,8 @@ impl World {
                 .map(|severity| (severity.as_str(), 0))
                 .into(),
             operations_ended: BTreeMap::new(),
+            storage: Storage::default(),
+            fleet: Arc::default(),
         }
     }
 }
@@ -66,6 +90,8 @@ pub struct ClusterState {
     pub declaration: Arc<Declaration>,
     /// What follows from that.
     pub derived: Arc<Derived>,
+    /// The real servers and VIPs that are out of service.
+    pub quiesced: Quiesced,
     /// The declared directors.
     pub directors: BTreeMap<DirectorName, DirectorState>,
     /// Operations that have not ended, newest first.
@@ -74,6 +100,8 @@ pub struct ClusterState {
     pub events: VecDeque<EventView>,
     /// What directors have otherwise than declared.
     pub differing: Differing,
+    /// Where what is wanted, said and real differ, and since when.
+    pub conditions: Conditions,
 }
 
 /// Which directors would send the clients of which services elsewhere than declared, and when
@@ -93,14 +121,28 @@ pub struct DirectorState {
     pub generation: u64,
     /// The revision that this generation was derived from.
     pub desired_revision: u64,
+    /// The generation that its content changed with last; the present one where that was before
+    /// this controller started.
+    pub shaped_at: u64,
     /// A hash of this generation, as far as the declaration decides it.
     pub content: String,
     /// The agent whose report was accepted last, even before this controller started.
     pub instance: Option<String>,
+    /// The interfaces with OSPF on them that its speaker reported last, even before this
+    /// controller started; nothing if it never did.
+    pub interfaces: Option<Arc<[InterfaceRow]>>,
     /// Its last report since this controller started.
     pub report: Option<Report>,
-    /// An agent that was refused.
+    /// How many reports were taken since then.
+    pub reports: u64,
+    /// What was refused last.
     pub conflict: Option<Conflict>,
+    /// What was refused of its agents since this controller started.
+    pub refused: BTreeMap<Refused, RefusedCount>,
+    /// The protocol that its agent speaks, as it said last.
+    pub protocol: Option<u32>,
+    /// Since when its clock is far off.
+    pub skewed: Option<Moment>,
 }
 
 /// A report and when it came.
@@ -112,10 +154,35 @@ pub struct Report {
     pub received: Moment,
 }
 
-/// An agent that was refused because it is not the one that belongs there.
+/// How often something was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefusedCount {
+    /// How often.
+    pub count: u64,
+    /// When last.
+    pub last: Moment,
+}
+
+impl Report {
+    /// How far the director's clock is before the controller's, in milliseconds; the time that
+    /// the report took is in it.
+    pub fn skew_ms(&self) -> i64 {
+        let skew = self.observed.at.duration_since(self.received.wall);
+        i64::try_from(skew.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// Whether it is far off.
+    pub fn is_skewed(&self) -> bool {
+        u128::from(self.skew_ms().unsigned_abs()) > SKEW.as_millis()
+    }
+}
+
+/// An agent that was refused: it is not the one that belongs there, or what it says cannot be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {
-    /// What is wrong with it.
+    /// What kind of thing is wrong.
+    pub code: Refused,
+    /// What is wrong.
     pub cause: String,
     /// When it was first refused.
     pub since: Moment,
@@ -182,11 +249,11 @@ impl DirectorState {
 }
 
 impl ClusterState {
-    /// The operation of a director that has not ended.
-    pub fn open_operation(&self, director: &DirectorName) -> Option<&Operation> {
+    /// The operation of a target that has not ended.
+    pub fn open_operation(&self, target: &Target) -> Option<&Operation> {
         self.operations
             .iter()
-            .find(|operation| operation.director == *director)
+            .find(|operation| operation.target == *target)
     }
 
     /// The director of a router id.

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use isopath_api::ecmp::EcmpCode;
 use isopath_api::ids::DirectorName;
 use isopath_api::view::{ClusterView, DirectorView, Severity, State};
 
 use super::state::Differing;
+use crate::ecmp::{Conditions, Group, groups, raised};
 
 /// The last known state of each object of a cluster.
 pub(super) type Shown = BTreeMap<String, State>;
@@ -82,6 +84,49 @@ pub(super) fn placements(
         })
     };
     view.directors.iter().filter_map(news).collect()
+}
+
+/// Conditions that began or ended. Those that are alike but for the VIP are one event: nobody
+/// reads a hundred of them when a director is gone.
+pub(super) fn differences(before: &Conditions, now: &Conditions) -> Vec<Transition> {
+    let is_raised = |of: &Conditions, key| of.get(key).is_some_and(|held| held.raised);
+    let begun = raised(now).filter(|(key, _)| !is_raised(before, key));
+    let ended = raised(before).filter(|(key, _)| !is_raised(now, key));
+    let object = |group: &Group<'_>| {
+        let place = group.key.place();
+        place.unwrap_or_else(|| group.key.to_string())
+    };
+    let of = |group: &Group<'_>| {
+        let vips = group.vips().filter(|_| group.key.place().is_some());
+        vips.map_or_else(String::new, |vips| format!(" VIP {vips}"))
+    };
+    let begun = groups(begun).into_iter().map(|group| Transition {
+        severity: match group.key.code {
+            EcmpCode::InSetNotWanted
+            | EcmpCode::SwitchSeesNothing
+            | EcmpCode::ForeignAnnouncer
+            | EcmpCode::AnnouncingWhileDrained => Severity::Error,
+            EcmpCode::NoWitness
+            | EcmpCode::VipNotAnnounced
+            | EcmpCode::AnnouncedNotInSet
+            | EcmpCode::WidthBelowAnnouncers
+            | EcmpCode::SwitchNotReached
+            | EcmpCode::WitnessesDisagree => Severity::Warning,
+        },
+        object: object(&group),
+        what: format!(
+            "{}{}: {}",
+            group.key.code,
+            of(&group),
+            group.held.difference.cause
+        ),
+    });
+    let ended = groups(ended).into_iter().map(|group| Transition {
+        severity: Severity::Info,
+        object: object(&group),
+        what: format!("{}{} no more", group.key.code, of(&group)),
+    });
+    begun.chain(ended).collect()
 }
 
 fn objects(view: &ClusterView) -> Vec<(String, State, String)> {

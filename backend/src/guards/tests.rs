@@ -114,3 +114,120 @@ fn a_silent_director_may_go_if_another_lsdb_does_not_list_it() {
 fn a_silent_director_that_nobody_can_tell_of_may_announce() {
     assert!(refused(&Known::new(2), "d1").is_some());
 }
+
+/// Each guard by name, what it is asked about, and what makes it refuse.
+#[test]
+fn each_guard_refuses_what_it_is_for_and_nothing_else() {
+    type Case = (&'static str, &'static str, &'static str, fn(&mut Known));
+    let cases: [Case; 12] = [
+        ("all is well", "d1", "", |_| {}),
+        ("nobody else announces", "d1", LAST_ANNOUNCER, |known| {
+            for n in [2, 3] {
+                known.hear(withdrawn(n, &[1], Reason::Stopping));
+            }
+        }),
+        ("too few would be left", "d1", MIN_DIRECTORS, |known| {
+            least_of(known, 3);
+        }),
+        ("just enough would be left", "d1", "", |known| {
+            least_of(known, 2)
+        }),
+        ("a change is rolled out", "d1", ROLLOUT, |known| {
+            known.director(3).shaped_at = 2;
+        }),
+        (
+            "it is rolled out but to one who is lost",
+            "d1",
+            "",
+            |known| {
+                known.director(3).shaped_at = 2;
+                known.pass(Duration::from_secs(31));
+                for n in [1, 2] {
+                    known.hear(observed(n, &[1, 2]));
+                }
+            },
+        ),
+        ("one of two real servers goes", "10.1.0.11", "", |_| {}),
+        ("the quorum needs both", "10.1.0.11:80", QUORUM, |known| {
+            service(known).quorum = 2;
+        }),
+        (
+            "the other is down on one director",
+            "10.1.0.11",
+            "quorum,last_real_server",
+            |known| {
+                let mut report = observed(2, &[1, 2, 3]);
+                crate::testing::set_health(&mut report, 1, Health::Down);
+                known.hear(report);
+            },
+        ),
+        (
+            "the other's checks have not decided where the kernel gives it connections",
+            "10.1.0.11",
+            "",
+            |known| {
+                let mut report = observed(2, &[1, 2, 3]);
+                crate::testing::set_health(&mut report, 1, Health::Unknown);
+                known.hear(report);
+            },
+        ),
+        (
+            "the other's checks have not decided where it takes none",
+            "10.1.0.11",
+            "quorum,last_real_server",
+            |known| {
+                let mut report = observed(2, &[1, 2, 3]);
+                crate::testing::set_health(&mut report, 1, Health::Unknown);
+                report.services[0].real_servers[1].effective_weight = Some(0);
+                known.hear(report);
+            },
+        ),
+        ("it is down itself", "10.1.0.11", "", |known| {
+            for n in 1..=3 {
+                let mut report = observed(n, &[1, 2, 3]);
+                crate::testing::set_health(&mut report, 0, Health::Down);
+                known.hear(report);
+            }
+        }),
+    ];
+    for (what, target, expected, change) in cases {
+        let mut known = Known::healthy(3);
+        change(&mut known);
+        let target = match target.parse() {
+            Ok(server) => Target::RealServer(server, None),
+            Err(_) => Target::Director(target.parse().unwrap()),
+        };
+        let at = (known.now, known.started);
+        let verdicts = verdicts(&known.cluster, &target, Kind::Drain, at);
+        let refused: Vec<&str> = verdicts
+            .iter()
+            .filter(|(_, verdict)| verdict.is_err())
+            .map(|(guard, _)| *guard)
+            .collect();
+        assert_eq!(refused.join(","), expected, "{what}: {verdicts:?}");
+    }
+}
+
+fn least_of(known: &mut Known, directors: u16) {
+    std::sync::Arc::make_mut(&mut known.cluster.declaration).min_directors = Some(directors);
+}
+
+fn service(known: &mut Known) -> &mut ServiceSpec {
+    &mut std::sync::Arc::make_mut(&mut known.cluster.declaration).service[0]
+}
+
+#[test]
+fn real_servers_of_which_nobody_reports_may_not_go() {
+    let known = Known::new(2);
+    let target = Target::RealServer("10.1.0.11".parse().unwrap(), None);
+    let verdicts = verdicts(
+        &known.cluster,
+        &target,
+        Kind::Drain,
+        (known.now, known.started),
+    );
+    assert!(
+        verdicts.iter().all(|(_, verdict)| verdict.is_err()),
+        "{verdicts:?}"
+    );
+}

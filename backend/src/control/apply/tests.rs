@@ -1,4 +1,5 @@
 use super::*;
+use crate::control::quiesced::Quiesced;
 use crate::testing::{Known, declaration};
 
 /// A director's row as a cluster of `directors` directors left it.
@@ -18,7 +19,7 @@ fn row(
         admin_reason: String::new(),
         generation,
         desired_revision: 1,
-        content: Derived::of(&declaration).content(&declaration, spec),
+        content: Derived::of(&declaration, &Quiesced::default()).content(&declaration, spec),
         instance: None,
     }
 }
@@ -26,7 +27,7 @@ fn row(
 const IN_SERVICE: (bool, AdminState) = (true, AdminState::Active);
 
 fn plan(current: Option<&ClusterState>, rows: &[DirectorRow], new: &Declaration) -> Plan {
-    super::plan(current, rows, new, &Derived::of(new))
+    super::plan(current, rows, new, &Derived::of(new, &Quiesced::default()))
 }
 
 fn generations(rows: &[DirectorRow]) -> Vec<(&str, u64)> {
