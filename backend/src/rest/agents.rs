@@ -13,60 +13,112 @@ use axum::response::{IntoResponse, Sse};
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use isopath_api::desired::Desired;
+use isopath_api::fleet::PROTOCOL_HEADER;
+use isopath_api::ids::{ClusterName, DirectorName};
 use isopath_api::observed::{Acknowledged, Observed};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::body::JsonBody;
+use super::openapi::Reports;
 use super::path::OfDirector;
+use super::report::ReportBody;
 use crate::app::App;
 use crate::auth::Agent;
+use crate::control::fleet::Refused;
 use crate::control::{Claim, Reported};
 use crate::error::Error;
+use crate::metrics::{self, OpenStream};
 
 /// The agent drops a stream that was silent for three of these.
 const PING_EVERY: Duration = Duration::from_secs(10);
 
+/// An event of the stream of the desired state.
+#[derive(Debug, utoipa::ToSchema)]
+#[expect(dead_code, reason = "it is the form that axum writes events in")]
+pub(super) struct DesiredEvent {
+    /// The epoch and the generation.
+    #[schema(example = "3e8467276f5f4b48be8866aa41d186f0:1")]
+    id: String,
+    /// Always `desired`.
+    #[schema(example = "desired")]
+    event: String,
+    /// A whole desired state, `Desired`, as JSON.
+    data: String,
+}
+
 /// `GET /clusters/{cluster}/directors/{director}/desired`: the whole desired state as a
 /// server-sent event, now and at each change. A reader that is slow gets the latest only.
+#[utoipa::path(
+    get,
+    path = "/clusters/{cluster}/directors/{director}/desired",
+    tag = "agents",
+    params(("cluster" = ClusterName, Path, description = "The cluster"), ("director" = DirectorName, Path, description = "The director")),
+    responses(
+        (status = 200, description = "A stream of events, each with a whole desired state", body = DesiredEvent, content_type = "text/event-stream"),
+        Reports,
+    )
+)]
 pub(super) async fn desired(
-    _: Agent,
+    agent: Agent,
     OfDirector(cluster, director): OfDirector,
     State(app): State<App>,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Error> {
-    let claim = Claim {
-        cluster,
-        director,
-        name: None,
-        router_id: from_header(&headers, "isopath-router-id")?,
-        instance: from_header(&headers, "isopath-instance")?,
-    };
+    let claim = claim((cluster, director), &headers)?;
     let feed = app.control().attach(claim).await?;
     let ping = KeepAlive::new().interval(PING_EVERY).text("ping");
-    let stream = Sse::new(events(feed, app.shutdown())).keep_alive(ping);
+    let ends = Ends {
+        shutdown: app.shutdown(),
+        revoked: agent.ended,
+        _counted: app.requests().open(metrics::Stream::Desired),
+    };
+    let stream = Sse::new(events(feed, ends)).keep_alive(ping);
     // nginx as a TLS proxy would hold events back until its buffer is full.
     Ok(([("x-accel-buffering", "no")], stream))
 }
 
-/// Ends with the director's place in the declaration, or with the server.
+/// Who speaks for which director, by the headers.
+fn claim(
+    (cluster, director): (ClusterName, DirectorName),
+    headers: &HeaderMap,
+) -> Result<Claim, Error> {
+    Ok(Claim {
+        cluster,
+        director,
+        name: None,
+        router_id: from_header(headers, "isopath-router-id")?,
+        instance: from_header(headers, "isopath-instance")?,
+        protocol: from_header(headers, PROTOCOL_HEADER)?.unwrap_or(1),
+    })
+}
+
+/// What ends a stream besides the end of the director's place in the declaration, and what
+/// counts it until then.
+struct Ends {
+    shutdown: CancellationToken,
+    revoked: CancellationToken,
+    _counted: OpenStream,
+}
+
 fn events(
     mut feed: watch::Receiver<Arc<Desired>>,
-    shutdown: CancellationToken,
+    ends: Ends,
 ) -> impl Stream<Item = Result<Event, Infallible>> {
     feed.mark_changed();
-    unfold((feed, shutdown), |(mut feed, shutdown)| async move {
-        // Both are cancel-safe: a change stays unseen until `borrow_and_update`, and a
-        // cancelled token stays so.
+    unfold((feed, ends), |(mut feed, ends)| async move {
+        // All are cancel-safe: a change stays unseen until `borrow_and_update`, and a
+        // cancelled token stays so. Nothing more is told to an agent that was revoked.
         let changed = tokio::select! {
+            biased;
+            () = ends.revoked.cancelled() => false,
+            () = ends.shutdown.cancelled() => false,
             changed = feed.changed() => changed.is_ok(),
-            () = shutdown.cancelled() => false,
         };
         if !changed {
             return None;
         }
         let event = event(&feed.borrow_and_update());
-        Some((Ok(event), (feed, shutdown)))
+        Some((Ok(event), (feed, ends)))
     })
 }
 
@@ -95,17 +147,33 @@ fn from_header<T: FromStr<Err: std::fmt::Display>>(
 }
 
 /// `POST /clusters/{cluster}/directors/{director}/observed`
+#[utoipa::path(
+    post,
+    path = "/clusters/{cluster}/directors/{director}/observed",
+    tag = "agents",
+    params(("cluster" = ClusterName, Path, description = "The cluster"), ("director" = DirectorName, Path, description = "The director")),
+    request_body = Observed,
+    responses((status = 200, description = "What is wanted", body = Acknowledged), Reports)
+)]
 pub(super) async fn observed(
     _: Agent,
     OfDirector(cluster, director): OfDirector,
     State(app): State<App>,
-    body: JsonBody,
+    headers: HeaderMap,
+    body: Result<ReportBody, Error>,
 ) -> Result<Json<Acknowledged>, Error> {
-    let observed: Observed = body.parse(|_| Vec::new())?;
-    let reported = Reported {
-        cluster,
-        director,
-        observed,
+    let observed = match body {
+        Ok(ReportBody(observed)) => observed,
+        Err(error) => {
+            if error.status().is_client_error() {
+                let (code, cause) = (Refused::Malformed, error.in_full());
+                let control = app.control();
+                control.refused(cluster, director, code, cause).await?;
+            }
+            return Err(error);
+        }
     };
+    let claim = claim((cluster, director), &headers)?;
+    let reported = Reported { claim, observed };
     app.control().report(reported).await.map(Json)
 }

@@ -1,34 +1,53 @@
 //! The server's routes: the REST API, the pages, and what monitoring reads.
 
+mod access;
 mod agents;
 mod body;
 mod clusters;
 mod directors;
+mod ecmp;
 mod events;
+mod fleet;
+pub(crate) mod idempotency;
+pub mod openapi;
+pub(crate) mod operations;
+mod page;
 mod path;
+mod precondition;
+mod real_servers;
+mod report;
+mod revisions;
+mod samples;
 mod service;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderValue, header};
-use axum::routing::{get, post};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::routing::get;
 use tower_http::set_header::SetResponseHeaderLayer;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
+
+pub(crate) use access::ACCESS_LIMIT;
 
 use crate::app::App;
+use crate::asked;
 use crate::error::Error;
+use crate::metrics;
 use crate::pages;
+
+pub(crate) use precondition::{etag, etag_value};
 
 /// The largest declaration, in bytes.
 const DECLARATION_LIMIT: usize = 1 << 20;
-/// The largest report, in bytes.
-const REPORT_LIMIT: usize = 256 << 10;
 /// The largest body of anything else, in bytes.
 const BODY_LIMIT: usize = 16 << 10;
 
 /// Everything that the server answers.
 pub fn router(app: App) -> Router {
     Router::new()
-        .nest("/api/v1", api())
+        .merge(Router::from(api()))
+        .route("/api/openapi.json", get(openapi::show))
         .route("/healthz", get(service::healthz))
         .route("/readyz", get(service::readyz))
         .route("/metrics", get(service::metrics))
@@ -40,43 +59,75 @@ pub fn router(app: App) -> Router {
         .layer(default_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         // `no-referrer` would make browsers send `Origin: null` with our own forms.
         .layer(default_header(header::REFERRER_POLICY, "same-origin"))
+        // Framing is refused by the policy's `frame-ancestors`, which every browser knows that
+        // knows these.
+        .layer(default_header(OPENER_POLICY, "same-origin"))
+        .layer(default_header(PERMISSIONS_POLICY, NO_PERMISSIONS))
+        .layer(tower::util::option_layer(app.is_tls().then(|| {
+            // A year, as long as most proxies set. Not the subdomains': they are not ours.
+            default_header(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000")
+        })))
         .layer(default_header(header::CACHE_CONTROL, "no-store"))
+        .layer(axum::middleware::from_fn_with_state(
+            app.clone(),
+            metrics::count,
+        ))
+        .layer(axum::middleware::from_fn_with_state(
+            app.clone(),
+            asked::identify,
+        ))
         .with_state(app)
 }
+
+const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
+
+/// What pages here never ask of a browser.
+const NO_PERMISSIONS: &str = "camera=(), microphone=(), geolocation=(), payment=(), usb=()";
 
 /// Pages are made of nothing but what this server itself serves.
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
                    font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; \
                    frame-ancestors 'none'";
 
-fn api() -> Router<App> {
-    let director = "/clusters/{cluster}/directors/{director}";
-    Router::new()
-        .route("/clusters", get(clusters::list))
-        .route(
-            "/clusters/{cluster}",
-            get(clusters::view)
-                .put(clusters::put)
-                .layer(DefaultBodyLimit::max(DECLARATION_LIMIT)),
-        )
-        .route("/clusters/{cluster}/revisions", get(clusters::revisions))
-        .route(
-            "/clusters/{cluster}/revisions/{revision}",
-            get(clusters::revision),
-        )
-        .route("/clusters/{cluster}/vips", get(clusters::vips))
-        .route("/clusters/{cluster}/services", get(clusters::services))
-        .route("/clusters/{cluster}/directors", get(directors::list))
-        .route(director, get(directors::view))
-        .route(&format!("{director}/drain"), post(directors::drain))
-        .route(&format!("{director}/undrain"), post(directors::undrain))
-        .route(&format!("{director}/desired"), get(agents::desired))
-        .route(
-            &format!("{director}/observed"),
-            post(agents::observed).layer(DefaultBodyLimit::max(REPORT_LIMIT)),
-        )
-        .route("/operations/{operation}", get(directors::operation))
-        .route("/events", get(events::list))
+/// The API's routes with their descriptions.
+fn api() -> OpenApiRouter<App> {
+    let declarations = DefaultBodyLimit::max(DECLARATION_LIMIT);
+    let v1 = OpenApiRouter::new()
+        .routes(routes!(clusters::list))
+        .routes(routes!(clusters::view, clusters::put).layer(declarations))
+        .routes(routes!(clusters::declaration))
+        .routes(routes!(revisions::list))
+        .routes(routes!(revisions::show))
+        .routes(routes!(revisions::diff))
+        .routes(routes!(revisions::rollback))
+        .routes(routes!(clusters::vips))
+        .routes(routes!(ecmp::view))
+        .routes(routes!(clusters::services))
+        .routes(routes!(samples::list))
+        .routes(routes!(directors::list))
+        .routes(routes!(directors::view))
+        .routes(routes!(operations::drain_director))
+        .routes(routes!(operations::undrain_director))
+        .routes(routes!(real_servers::list))
+        .routes(routes!(real_servers::view))
+        .routes(routes!(operations::drain_real_server))
+        .routes(routes!(operations::undrain_real_server))
+        .routes(routes!(operations::drain_vip))
+        .routes(routes!(operations::undrain_vip))
+        .routes(routes!(agents::desired))
+        .routes(routes!(agents::observed))
+        .routes(routes!(operations::list))
+        .routes(routes!(operations::view))
+        .routes(routes!(operations::cancel))
+        .routes(routes!(events::list))
+        .routes(routes!(fleet::make_token))
+        .routes(routes!(fleet::enroll))
+        .routes(routes!(fleet::renew))
+        .routes(routes!(fleet::list))
+        .routes(routes!(fleet::revoke));
+    let v1 = v1.merge(access::router());
+    OpenApiRouter::with_openapi(openapi::frame()).nest("/api/v1", v1)
 }
 
 async fn no_such_resource() -> Error {

@@ -2,9 +2,10 @@
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
-use isopath_api::ids::{ClusterName, DirectorName};
+use isopath_api::ids::{ClusterName, DirectorName, Vip};
 use serde::de::DeserializeOwned;
 
+use crate::control::operation::ServerName;
 use crate::error::Error;
 
 /// The cluster of the path.
@@ -30,6 +31,36 @@ impl<S: Send + Sync> FromRequestParts<S> for OfDirector {
         Ok(Self(
             named(parts, state, "cluster").await?,
             named(parts, state, "director").await?,
+        ))
+    }
+}
+
+/// The cluster and the real servers of the path.
+#[derive(Debug)]
+pub(super) struct OfRealServer(pub(super) ClusterName, pub(super) ServerName);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfRealServer {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        Ok(Self(
+            named(parts, state, "cluster").await?,
+            named(parts, state, "real_server").await?,
+        ))
+    }
+}
+
+/// The cluster and the VIP of the path.
+#[derive(Debug)]
+pub(super) struct OfVip(pub(super) ClusterName, pub(super) Vip);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfVip {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        Ok(Self(
+            named(parts, state, "cluster").await?,
+            named(parts, state, "vip").await?,
         ))
     }
 }
@@ -62,7 +93,7 @@ impl<S: Send + Sync> FromRequestParts<S> for OfRevision {
 }
 
 /// What no thing can be called is the name of no thing: 404.
-async fn named<T: std::str::FromStr, S: Send + Sync>(
+pub(super) async fn named<T: std::str::FromStr, S: Send + Sync>(
     parts: &mut Parts,
     state: &S,
     what: &str,

@@ -1,12 +1,18 @@
 //! Agents that belong to their directors, and agents that do not.
 
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::http::StatusCode;
-use isopath_api::observed::Acknowledged;
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use isopath_api::observed::{Acknowledged, CheckResult, RealServerObserved};
 use isopath_api::view::State;
+use jiff::Timestamp;
+use serde_json::json;
 
-use crate::testing::{Server, observed, request, router_id};
+use crate::testing::{Server, declaration_json, observed, request, router_id};
 
 #[tokio::test]
 async fn a_report_is_answered_with_what_is_wanted() {
@@ -180,7 +186,9 @@ async fn an_overtaken_report_does_not_undo_a_newer_one() {
     let mut older = observed(1, &[1]);
     older.sequence = 6;
     let answer = server.report(&older).await;
-    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.status, StatusCode::CONFLICT, "{}", answer.text);
+    let again = server.report(&newer).await.status;
+    assert_eq!(again, StatusCode::OK, "the same once more is no older one");
     let version = async || server.view().await.directors[0].version.clone();
     assert_eq!(version().await.as_deref(), Some("newer"));
     older.run = "run-2".to_owned();
@@ -225,4 +233,143 @@ async fn the_stream_ends_with_the_server() {
     stream.next().await.unwrap();
     server.stop();
     assert!(stream.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_report_may_be_as_large_as_what_is_declared_makes_it() {
+    let server = Server::start().await;
+    let mut declaration = declaration_json(1);
+    let servers =
+        (0..600).map(|n| json!({ "address": format!("10.2.{}.{}", n / 200, n % 200 + 1) }));
+    declaration["service"][0]["real_server"] = servers.collect();
+    let answer = server.call("PUT", "clusters/edge", &declaration).await;
+    assert!(answer.status.is_success(), "{}", answer.text);
+    // Of 600 real servers, each with what a failed check said in half a kibibyte.
+    let mut report = observed(1, &[1]);
+    let server_of = |n: u16| -> RealServerObserved {
+        let mut of = report.services[0].real_servers[0].clone();
+        of.real_server = format!("10.2.{}.{}:80", n / 200, n % 200 + 1)
+            .parse()
+            .unwrap();
+        of.last_check = Some(CheckResult {
+            ok: false,
+            detail: "x".repeat(512),
+            took_ms: 1,
+            in_a_row: 1,
+            at: Timestamp::UNIX_EPOCH,
+        });
+        of
+    };
+    let servers: Vec<_> = (0..600).map(server_of).collect();
+    report.services[0].real_servers = servers;
+    let size = serde_json::to_vec(&report).unwrap().len();
+    assert!(size > 300 << 10, "{size}");
+    let answer = server.report(&report).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    // The same of a cluster that declares two real servers.
+    server.declare(1).await;
+    report.sequence += 1;
+    let answer = server.report(&report).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(server.view().await.directors[0].reports.accepted, 1);
+}
+
+#[tokio::test]
+async fn a_body_without_a_length_is_read_no_further_than_allowed() {
+    let server = Server::start().await;
+    server.declare(1).await;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let pieces = {
+        let sent = Arc::clone(&sent);
+        (0..1024).map(move |_| {
+            sent.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, Infallible>(vec![b' '; 16 << 10])
+        })
+    };
+    let body = Body::from_stream(futures_util::stream::iter(pieces));
+    let mut request = request(
+        "POST",
+        "clusters/edge/directors/d1/observed",
+        Some(&server.agent),
+        None,
+    );
+    request.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    *request.body_mut() = body;
+    let answer = server.send(request).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    let read = sent.load(Ordering::Relaxed) * 16;
+    assert!((256..512).contains(&read), "{read} KiB were read");
+}
+
+#[tokio::test]
+async fn reports_are_counted_and_the_last_is_known() {
+    let server = Server::start().await;
+    server.declare(2).await;
+    for sequence in 1..=5 {
+        let mut report = observed(1, &[1]);
+        report.sequence = sequence;
+        server.report(&report).await;
+    }
+    // One that was overtaken on its way changes nothing.
+    server.report(&observed(1, &[1])).await;
+    let view = server.view().await;
+    let of = |n: usize| {
+        (
+            view.directors[n].reports.accepted,
+            view.directors[n].reports.last_sequence,
+        )
+    };
+    assert_eq!((of(0), of(1)), ((5, Some(5)), (0, None)));
+}
+
+#[tokio::test]
+async fn what_is_refused_is_counted_by_cause_and_shown() {
+    let server = Server::start().await;
+    server.declare(1).await;
+    server.follow(observed(1, &[1])).await;
+    let mut absurd = observed(1, &[1]);
+    absurd.sequence = u64::MAX;
+    let answer = server.report(&absurd).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(answer.json["errors"][0]["pointer"], "/sequence");
+    let mut back = observed(1, &[1]);
+    back.sequence = 9;
+    back.epoch = Some("of another database".replace(' ', "-"));
+    let answer = server.report(&back).await;
+    assert_eq!(answer.status, StatusCode::CONFLICT, "{}", answer.text);
+    let view = server.view().await;
+    let refused = &view.directors[0].refused;
+    assert_eq!((refused["absurd"], refused["epoch-back"]), (1, 1));
+    assert_eq!(
+        view.directors[0].state,
+        State::Up,
+        "the last good one stands"
+    );
+    let problem = view
+        .problems
+        .iter()
+        .find(|p| p.object == "agent of director d1");
+    assert!(
+        problem.unwrap().cause.contains("another-database"),
+        "{problem:?}"
+    );
+    let metrics = server.get("/metrics").await.text;
+    let series = "cluster=\"edge\",director=\"d1\",cause=\"absurd\"} 1";
+    assert!(metrics.contains(series), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_clock_that_is_off_is_shown_since_when() {
+    let server = Server::start().await;
+    server.declare(1).await;
+    let mut late = observed(1, &[1]);
+    late.at -= Duration::from_secs(60);
+    let answer = server.report(&late).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    let director = &server.view().await.directors[0];
+    assert!(director.clock_skew_ms.unwrap() <= -60_000, "{director:?}");
+    assert_eq!(director.conditions[0].code, "clock-skew");
 }

@@ -1,10 +1,17 @@
 //! Who may do what.
 
-use axum::http::StatusCode;
+use std::time::Duration;
+
+use axum::http::{StatusCode, header};
+use isopath_api::access::Role;
+use jiff::SignedDuration;
 use serde_json::json;
 
-use crate::store::tokens::Role;
-use crate::testing::{Server, declaration_json, make_token, observed, request};
+use crate::auth::{TokenKind, new_token, token_hash};
+use crate::store::tokens::{self, Clusters, Scope, TokenRow};
+use crate::testing::{
+    Server, declaration_json, make_token, observed, other_declaration_json, request,
+};
 
 #[tokio::test]
 async fn without_a_known_token_nothing_is_told() {
@@ -21,6 +28,7 @@ async fn without_a_known_token_nothing_is_told() {
             None,
             Some(""),
             Some("ispu_0000000000000000000000000000000000000000"),
+            Some("ispu_0000000000000000000000000000000000000000000000"),
         ] {
             let answer = server.send(request("GET", path, token, None)).await;
             assert_eq!(
@@ -69,7 +77,7 @@ async fn an_agent_may_only_follow_and_report_in_its_own_cluster() {
 async fn a_token_made_while_the_server_runs_works_at_once() {
     let server = Server::start().await;
     let store = crate::store::Store::open(&server.url()).await.unwrap();
-    let token = make_token(&store, "late", Role::Operator).await;
+    let token = make_token(&store, "late", Scope::of(Role::Operator)).await;
     let answer = server
         .send(request("GET", "clusters", Some(&token), None))
         .await;
@@ -77,14 +85,135 @@ async fn a_token_made_while_the_server_runs_works_at_once() {
     assert_eq!(answer.json, json!([]));
 }
 
+#[tokio::test]
+async fn a_role_may_do_what_lower_ones_may_and_no_more() {
+    let server = Server::start().await;
+    server.declare(1).await;
+    let read = ("GET", "clusters/edge", None);
+    let change = (
+        "PUT",
+        "clusters/edge?dry_run=true",
+        Some(declaration_json(1)),
+    );
+    for (role, may_change) in [
+        (Role::Viewer, false),
+        (Role::Operator, true),
+        (Role::Admin, true),
+    ] {
+        let token = make_token(server.app.store(), role.as_str(), Scope::of(role)).await;
+        for ((method, path, body), may) in [(read.clone(), true), (change.clone(), may_change)] {
+            let mut request = request(method, path, Some(&token), body.as_ref());
+            request
+                .headers_mut()
+                .insert(header::IF_MATCH, "*".parse().unwrap());
+            let answer = server.send(request).await;
+            let expected = if may {
+                StatusCode::OK
+            } else {
+                StatusCode::FORBIDDEN
+            };
+            assert_eq!(answer.status, expected, "{role} {method}: {}", answer.text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_some_clusters_neither_sees_nor_touches_others() {
+    let server = Server::start().await;
+    server.declare(1).await;
+    let answer = server
+        .call("PUT", "clusters/other", &other_declaration_json(1))
+        .await;
+    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+    let scope = Scope::User {
+        role: Role::Admin,
+        clusters: Clusters::Only(["other".parse().unwrap()].into()),
+    };
+    let token = make_token(server.app.store(), "narrow", scope).await;
+    let get = async |path: &str| server.send(request("GET", path, Some(&token), None)).await;
+    let listed = get("clusters").await.json;
+    assert_eq!(listed.as_array().unwrap().len(), 1, "{listed}");
+    assert_eq!(listed[0]["name"], "other");
+    let events = get("events").await.json;
+    let events = events.as_array().unwrap();
+    assert!(!events.is_empty());
+    assert!(
+        events.iter().all(|event| event["cluster"] == "other"),
+        "{events:?}"
+    );
+    for path in ["clusters/edge", "clusters/edge/vips", "events?cluster=edge"] {
+        let answer = get(path).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path}");
+        assert!(answer.text.contains("other clusters"), "{}", answer.text);
+    }
+    let body = other_declaration_json(1);
+    let put = request(
+        "PUT",
+        "clusters/edge?dry_run=true",
+        Some(&token),
+        Some(&body),
+    );
+    assert_eq!(server.send(put).await.status, StatusCode::FORBIDDEN);
+    let mut put = request("PUT", "clusters/other", Some(&token), Some(&body));
+    put.headers_mut()
+        .insert(header::IF_MATCH, "*".parse().unwrap());
+    assert_eq!(server.send(put).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_token_that_expired_or_was_revoked_says_so() {
+    let server = Server::start().await;
+    let store = server.app.store();
+    let token = new_token(TokenKind::User);
+    let now = server.app.clock().now().wall;
+    let mut row = TokenRow::new("brief", Scope::of(Role::Viewer), "test", now);
+    row.expires = Some(now + SignedDuration::from_secs(60));
+    let mut transaction = store.begin().await.unwrap();
+    let made = tokens::insert(&mut transaction, &token_hash(&token), &row).await;
+    assert!(made.unwrap());
+    transaction.commit().await.unwrap();
+    let get = async || {
+        let request = request("GET", "clusters", Some(&token), None);
+        server.send(request).await
+    };
+    assert_eq!(get().await.status, StatusCode::OK);
+    server.clock.advance(Duration::from_secs(61));
+    let answer = get().await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert!(answer.text.contains("brief expired at"), "{}", answer.text);
+    let mut transaction = store.begin().await.unwrap();
+    assert!(
+        tokens::revoke(&mut transaction, "brief", now)
+            .await
+            .unwrap()
+    );
+    transaction.commit().await.unwrap();
+    let answer = get().await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert!(answer.text.contains("was revoked"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn a_mistyped_token_is_told_as_such() {
+    let server = Server::start().await;
+    let mut token = new_token(TokenKind::User);
+    token.pop();
+    let answer = server
+        .send(request("GET", "clusters", Some(&token), None))
+        .await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert!(answer.text.contains("checksum"), "{}", answer.text);
+}
+
 mod people {
     use std::net::IpAddr;
     use std::time::Duration;
 
     use axum::http::{HeaderMap, HeaderValue, header};
+    use isopath_api::access::Role;
     use jiff::Timestamp;
 
-    use crate::auth::{COOKIE, hash_password};
+    use crate::auth::{By, COOKIE, hash_password};
     use crate::error::Error;
     use crate::store::users;
     use crate::testing::Server;
@@ -98,7 +227,7 @@ mod people {
         let mut transaction = server.app.store().begin().await.unwrap();
         let now = Timestamp::now();
         assert!(
-            users::insert(&mut transaction, "ada", &hash, now)
+            users::insert(&mut transaction, "ada", Role::Admin, &hash, now)
                 .await
                 .unwrap()
         );
@@ -141,7 +270,7 @@ mod people {
         );
         let headers = cookie(&set);
         assert_eq!(user(&server, &headers).await.as_deref(), Some("ada"));
-        server.app.logout(&headers).await.unwrap();
+        server.app.logout(&headers, &By::command()).await.unwrap();
         assert_eq!(user(&server, &headers).await, None);
     }
 

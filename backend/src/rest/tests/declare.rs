@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use isopath_api::declare::{Profile, WarningCode};
 use isopath_api::digest::Placement;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::testing::{Server, declaration_json};
 
@@ -218,4 +218,69 @@ async fn the_stream_of_a_removed_director_ends() {
     server.declare(2).await;
     let (_, back) = server.stream("d2").await.next().await.unwrap();
     assert_eq!(back.generation, 2, "it goes on counting");
+}
+
+#[tokio::test]
+async fn lists_and_names_have_their_limits() {
+    let server = Server::start().await;
+    server.declare(1).await;
+    let cases: [(&str, Value, &str); 9] = [
+        ("/max_paths", json!(0), "/max_paths"),
+        ("/max_paths", json!(65), "/max_paths"),
+        ("/switch/0/name", json!(""), "/switch/0/name"),
+        ("/switch/0/name", json!("x".repeat(64)), "/switch/0/name"),
+        ("/switch/0/name", json!("a\u{0}b"), "/switch/0/name"),
+        (
+            "/vip/0/announce",
+            json!({ "cost": 65536 }),
+            "/vip/0/announce/cost",
+        ),
+        (
+            "/service/0/check/path",
+            json!(format!("/{}", "x".repeat(1024))),
+            "/service/0/check/path",
+        ),
+        (
+            "/service/0/check/host",
+            json!("x".repeat(254)),
+            "/service/0/check/host",
+        ),
+        (
+            "/director/0/name",
+            json!("x".repeat(64)),
+            "/director/0/name",
+        ),
+    ];
+    for (place, value, pointer) in cases {
+        let mut declaration = declaration_json(1);
+        let (parent, key) = place.rsplit_once('/').unwrap();
+        declaration.pointer_mut(parent).unwrap()[key] = value;
+        refused_at(&server, &declaration, pointer).await;
+    }
+    let mut many = declaration_json(1);
+    let servers =
+        (0..1025).map(|n| json!({ "address": format!("10.2.{}.{}", n / 250, n % 250 + 1) }));
+    many["service"][0]["real_server"] = servers.collect();
+    refused_at(&server, &many, "/service/0/real_server").await;
+    let mut many = declaration_json(1);
+    let vips = (0..1025).map(|n| json!({ "address": format!("10.3.{}.{}", n / 250, n % 250 + 1) }));
+    many["vip"] = vips.collect();
+    refused_at(&server, &many, "/vip").await;
+    assert_eq!(server.view().await.revision, 1, "nothing was changed");
+}
+
+async fn refused_at(server: &Server, declaration: &Value, pointer: &str) {
+    let answer = server.call("PUT", "clusters/edge", declaration).await;
+    assert_eq!(
+        answer.status,
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "{pointer}: {}",
+        answer.text
+    );
+    let errors = answer.json["errors"].as_array().unwrap();
+    let pointers: Vec<_> = errors.iter().map(|error| &error["pointer"]).collect();
+    assert!(
+        pointers.iter().any(|found| *found == pointer),
+        "{pointer}: {pointers:?}"
+    );
 }

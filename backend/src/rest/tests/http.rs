@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use serde_json::json;
 
-use crate::testing::{Server, declaration_json, request};
+use crate::testing::{Answer, Server, declaration_json, other_declaration_json, request};
 
 #[tokio::test]
 async fn every_refusal_is_problem_details() {
@@ -143,24 +143,82 @@ async fn lists_and_parts_of_a_cluster_agree_with_the_whole() {
 }
 
 #[tokio::test]
+async fn events_are_filtered() {
+    let server = Server::start().await;
+    server.declare(1).await;
+    let path = "clusters/edge?reason=100%25_sure";
+    server.call("PUT", path, &declaration_json(2)).await;
+    for (filter, expected) in [
+        ("", 2),
+        ("text=100%25_s", 1),
+        ("text=100%25%25", 0),
+        ("severity=info", 2),
+        ("severity=error", 0),
+        ("object=cluster+edge", 2),
+        ("object=edge", 0),
+        ("actor=ops", 2),
+        ("actor=controller", 0),
+        ("from=2020-01-01T00:00:00Z", 2),
+        ("to=2020-01-01T00:00:00Z", 0),
+    ] {
+        let found = server.get(&format!("events?{filter}")).await;
+        assert_eq!(
+            found.json.as_array().map(Vec::len),
+            Some(expected),
+            "{filter}: {}",
+            found.text
+        );
+    }
+    for bad in [
+        "severity=bad",
+        "from=yesterday",
+        "limit=0",
+        "limit=201",
+        "limit=x",
+        "unknown=1",
+    ] {
+        let refused = server.get(&format!("events?{bad}")).await;
+        assert_eq!(
+            refused.status,
+            StatusCode::BAD_REQUEST,
+            "{bad}: {}",
+            refused.text
+        );
+        assert_eq!(refused.json["type"], "/problems/bad-request", "{bad}");
+    }
+}
+
+#[tokio::test]
 async fn events_are_paged() {
     let server = Server::start().await;
     for directors in [1, 2, 3] {
         server.declare(directors).await;
     }
-    let last = server.get("events?cluster=edge&limit=2").await.json;
-    let ids: Vec<_> = last
-        .as_array()
+    let page = server.get("events?cluster=edge&limit=2").await;
+    let ids = |page: &Answer| -> Vec<u64> {
+        let events = page.json.as_array().unwrap().iter();
+        events.map(|event| event["id"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(ids(&page), [3, 2]);
+    let link = page.headers[header::LINK].to_str().unwrap();
+    let next = link
+        .strip_prefix("</api/v1/")
         .unwrap()
-        .iter()
-        .map(|e| e["id"].as_u64().unwrap())
-        .collect();
-    assert_eq!(ids, [3, 2]);
-    let rest = server.get("events?cluster=edge&before=2").await.json;
-    assert_eq!(rest.as_array().unwrap().len(), 1);
+        .split_once('>')
+        .unwrap()
+        .0;
+    let rest = server.get(next).await;
+    assert_eq!(ids(&rest), [1]);
+    assert!(
+        rest.headers.get(header::LINK).is_none(),
+        "there are no more"
+    );
+    let elsewhere = next.replace("cluster=edge", "cluster=other");
+    let refused = server.get(&elsewhere).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{}", refused.text);
     assert_eq!(server.get("events?cluster=other").await.json, json!([]));
     let first = server
-        .call("PUT", "clusters/other", &declaration_json(1))
+        .call("PUT", "clusters/other", &other_declaration_json(1))
         .await;
     assert_eq!(first.status, StatusCode::CREATED);
 }

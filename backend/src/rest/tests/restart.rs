@@ -13,7 +13,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
 
-use crate::testing::{self, Server, observed, withdrawn};
+use crate::testing::{self, Server, observed, withdrawn, without_dataplane};
 
 #[tokio::test]
 async fn what_was_acknowledged_is_there_after_a_kill() {
@@ -60,7 +60,11 @@ async fn a_drain_goes_on_after_a_restart_once_everybody_was_heard() {
     let reason = Reason::Drained {
         text: String::new(),
     };
-    server.follow(withdrawn(1, &[2], reason)).await;
+    let gone = without_dataplane(withdrawn(1, &[2], reason));
+    // It announces nothing, as an agent of before does, and is told to.
+    server.follow(gone.clone()).await;
+    assert_eq!(server.get(&location).await.json["state"], "applying");
+    server.follow(gone).await;
     let operation = server.get(&location).await.json;
     assert_eq!(
         operation["state"], "settling",
@@ -109,13 +113,13 @@ async fn the_agent_heard_before_the_restart_keeps_its_place_for_a_moment() {
 async fn one_database_is_served_once() {
     let server = Server::start().await;
     let _lock = server.lock();
-    let error = crate::commands::serve(
-        "127.0.0.1:0".parse().unwrap(),
-        &server.url(),
-        std::io::sink(),
-    )
-    .await
-    .unwrap_err();
+    let settings = crate::settings::Settings {
+        listen: Some("127.0.0.1:0".parse().unwrap()),
+        database: Some(server.url()),
+        ..Default::default()
+    };
+    let served = crate::commands::serve(&settings, std::io::sink()).await;
+    let error = served.unwrap_err();
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(
         source.starts_with("another isopathd serves from"),
