@@ -4,7 +4,12 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use isopath_api::fault::Fault;
 use isopath_api::problem::{MEDIA_TYPE, Problem};
+use jiff::Timestamp;
 use uuid::Uuid;
+
+use crate::asked::{self, Why};
+use crate::store::disk::{self, PROBE_EVERY};
+use crate::store::{ReadOnly, WriteError};
 
 /// A request that was not done.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +58,28 @@ pub enum Error {
         /// What would have been lost and what to do.
         detail: String,
     },
+    /// The request does not say which state it changes.
+    #[error("{detail}")]
+    PreconditionRequired {
+        /// Which header to send.
+        detail: String,
+    },
+    /// What was to be changed is not in the state that the request names.
+    #[error("{detail}")]
+    PreconditionFailed {
+        /// The state that it is in, and what to do.
+        detail: String,
+        /// The revision in force, where there is one.
+        current: Option<u64>,
+    },
+    /// The key of a request was another one's.
+    #[error(
+        "the key {key:?} was sent with another request before; every request wants a key of its own"
+    )]
+    KeyReused {
+        /// The key.
+        key: String,
+    },
     /// Nobody, or nobody known, asks.
     #[error("{detail}")]
     Unauthenticated {
@@ -71,15 +98,24 @@ pub enum Error {
         /// When the next try will be looked at, in seconds.
         retry_after_s: u64,
     },
+    /// The request took too long to arrive, or to be answered.
+    #[error("the request was not there within {within_s} s")]
+    TooSlow {
+        /// How long is waited, in seconds.
+        within_s: u64,
+    },
     /// Asked while too much else is under way.
     #[error("the controller is busy; try again in a second")]
     Busy,
     /// The controller is stopping.
     #[error("the controller is stopping")]
     Stopping,
+    /// The database takes no writes.
+    #[error("{0}")]
+    ReadOnly(ReadOnly),
     /// The database failed.
     #[error("the database failed")]
-    Storage(#[from] sqlx::Error),
+    Storage(#[source] sqlx::Error),
     /// Something that should not happen did.
     #[error("{what}")]
     Internal {
@@ -103,6 +139,17 @@ impl Error {
         }
     }
 
+    /// What happened with every fault of a body, for whoever does not see the problem details.
+    pub fn in_full(&self) -> String {
+        match self {
+            Self::Invalid { faults } => {
+                let faults: Vec<_> = faults.iter().take(3).map(ToString::to_string).collect();
+                faults.join("; ")
+            }
+            _ => self.to_string(),
+        }
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         match self {
@@ -113,10 +160,16 @@ impl Error {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::MediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Conflict { .. } | Self::Guard { .. } => StatusCode::CONFLICT,
+            Self::PreconditionRequired { .. } => StatusCode::PRECONDITION_REQUIRED,
+            Self::PreconditionFailed { .. } => StatusCode::PRECONDITION_FAILED,
+            Self::KeyReused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
             Self::Forbidden { .. } => StatusCode::FORBIDDEN,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Busy | Self::Stopping | Self::Storage(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::Busy | Self::Stopping | Self::ReadOnly(_) | Self::Storage(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -132,11 +185,16 @@ impl Error {
             Self::MediaType { .. } => ("media-type", "Wrong type of content"),
             Self::Conflict { .. } => ("conflict", "Contradicts the present state"),
             Self::Guard { .. } => ("guard-refused", "Refused by a guard"),
+            Self::PreconditionRequired { .. } => ("precondition-required", "Precondition missing"),
+            Self::PreconditionFailed { .. } => ("precondition-failed", "Changed in between"),
+            Self::KeyReused { .. } => ("key-reused", "Key of another request"),
             Self::Unauthenticated { .. } => ("unauthenticated", "Not signed in"),
             Self::Forbidden { .. } => ("forbidden", "Not allowed"),
             Self::TooMany { .. } => ("too-many-requests", "Too many tries"),
+            Self::TooSlow { .. } => ("too-slow", "Request too slow"),
             Self::Busy => ("busy", "Busy"),
             Self::Stopping => ("stopping", "Stopping"),
+            Self::ReadOnly(_) => ("read-only", "Database read-only"),
             Self::Storage(_) => ("storage", "Database unavailable"),
             Self::Internal { .. } => ("internal", "Internal error"),
         }
@@ -163,19 +221,45 @@ impl Error {
     }
 }
 
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        match disk::refused(&error) {
+            Some(cause) => Self::ReadOnly(ReadOnly {
+                since: Timestamp::now(),
+                cause,
+            }),
+            None => Self::Storage(error),
+        }
+    }
+}
+
+impl From<WriteError> for Error {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::ReadOnly(read_only) => Self::ReadOnly(read_only),
+            WriteError::Failed(error) => Self::Storage(error),
+        }
+    }
+}
+
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let status = self.status();
         let mut problem = self.problem();
         if status.is_server_error() {
-            let id = Uuid::now_v7().to_string();
+            let id = asked::request_id().unwrap_or_else(|| Uuid::now_v7().to_string());
             let cause = std::error::Error::source(&self).map(ToString::to_string);
-            tracing::error!(request_id = %id, %status, cause, "{self}");
+            match self {
+                // Said once, when it began; what comes of it is no news.
+                Self::ReadOnly(_) => tracing::debug!(request_id = %id, "{self}"),
+                _ => tracing::error!(request_id = %id, %status, cause, "{self}"),
+            }
             problem.request_id = Some(id);
         }
         let body = serde_json::to_vec(&problem).expect("problem details have string keys only");
         let media_type = HeaderValue::from_static(MEDIA_TYPE);
         let mut response = (status, [(header::CONTENT_TYPE, media_type)], body).into_response();
+        response.extensions_mut().insert(Why(problem.detail));
         match self {
             Self::Unauthenticated { .. } => {
                 let challenge = HeaderValue::from_static("Bearer realm=\"isopath\"");
@@ -183,10 +267,23 @@ impl IntoResponse for Error {
                     .headers_mut()
                     .insert(header::WWW_AUTHENTICATE, challenge);
             }
+            Self::PreconditionFailed {
+                current: Some(revision),
+                ..
+            } => {
+                let tag = crate::rest::etag_value(revision);
+                response.headers_mut().insert(header::ETAG, tag);
+            }
             Self::TooMany { retry_after_s } => {
                 response
                     .headers_mut()
                     .insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
+            }
+            Self::ReadOnly(_) => {
+                response.headers_mut().insert(
+                    header::RETRY_AFTER,
+                    HeaderValue::from(PROBE_EVERY.as_secs()),
+                );
             }
             Self::Busy | Self::Stopping | Self::Storage(_) => {
                 response

@@ -6,19 +6,29 @@
 //! which [`view`] and [`guards`] compute, purely, what is shown and what is refused.
 
 pub mod app;
+pub mod asked;
+mod audit;
 pub mod auth;
 pub mod clock;
 pub mod commands;
+mod connections;
 pub mod control;
+pub mod diff;
+pub mod ecmp;
 pub mod error;
 pub mod guards;
 pub mod metrics;
 mod pages;
+mod preview;
 pub mod rest;
+pub mod retention;
+pub mod samples;
 pub mod settings;
+mod shared;
 pub mod store;
 #[cfg(test)]
 mod testing;
+pub mod tls;
 pub mod view;
 
 pub use rest::router;

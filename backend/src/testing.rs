@@ -7,15 +7,19 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, Request, StatusCode, header};
+use axum::extract::ConnectInfo;
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::BodyExt;
+use isopath_api::access::Role;
 use isopath_api::config::Dataplane;
 use isopath_api::declare::Declaration;
 use isopath_api::desired::{AdminState, Desired};
+use isopath_api::fleet::MACHINE_HEADER;
 use isopath_api::ids::{NeighborState, RouterId, Vip};
 use isopath_api::observed::{
     DataplaneObserved, Health, Observed, RealServerObserved, ServiceObserved, VipObserved,
 };
+use isopath_api::operation::{OnDeadline, OperationState, StepName, StepState};
 use isopath_api::paths::{PathCost, Width};
 use isopath_api::reason::Reason;
 use isopath_api::speaker::{Announced, Neighbor, Owner, Source, Status};
@@ -24,14 +28,18 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+use uuid::Uuid;
 
 use crate::app::App;
-use crate::auth::{new_token, token_hash};
+use crate::auth::{LimitSettings, TokenKind, new_token, token_hash};
 use crate::clock::{Clock, Moment};
 use crate::control::desired::Derived;
+use crate::control::operation::{Kind, Operation, Step, Target, plan};
+use crate::control::quiesced::Quiesced;
 use crate::control::state::{ClusterState, DirectorState, Report};
-use crate::store::tokens::{self, Role, TokenRow};
+use crate::store::tokens::{self, Scope, TokenRow};
 use crate::store::{ServeLock, Store};
+use crate::tls::{Authority, ClientCertificate, Remote, ServerCertificate, TlsServed, TlsSettings};
 
 pub(crate) const CLUSTER: &str = "edge";
 pub(crate) const EPOCH: &str = "e1";
@@ -62,6 +70,12 @@ pub(crate) fn declaration_json(directors: u8) -> Value {
     })
 }
 
+/// The same for another cluster, which has a VIP of its own.
+pub(crate) fn other_declaration_json(directors: u8) -> Value {
+    let text = declaration_json(directors).to_string();
+    serde_json::from_str(&text.replace("10.99.0.1", "10.99.0.2")).unwrap()
+}
+
 pub(crate) fn declaration(directors: u8) -> Declaration {
     serde_json::from_value(declaration_json(directors)).unwrap()
 }
@@ -69,14 +83,14 @@ pub(crate) fn declaration(directors: u8) -> Declaration {
 /// The report of `d{n}` when all is well: Full with the switch, its VIP announced, and its
 /// LSDB listing the directors `announcers`.
 pub(crate) fn observed(n: u8, announcers: &[u8]) -> Observed {
-    let at = Timestamp::UNIX_EPOCH;
+    let since = Timestamp::UNIX_EPOCH;
     Observed {
         director: format!("d{n}").parse().unwrap(),
         router_id: router_id(n),
         instance: format!("instance-{n}"),
         run: "run-1".to_owned(),
         version: "0.1.0".to_owned(),
-        at,
+        at: Timestamp::now(),
         sequence: 1,
         epoch: Some(EPOCH.to_owned()),
         generation: 1,
@@ -85,13 +99,14 @@ pub(crate) fn observed(n: u8, announcers: &[u8]) -> Observed {
             vip: vip(),
             cost: Some(1),
             reason: Reason::Healthy,
-            since: at,
+            since,
         }],
         services: vec![ServiceObserved {
             service: SERVICE.parse().unwrap(),
             real_servers: ["10.1.0.11:80", "10.1.0.12:80"]
                 .map(|address| real_server(address, Health::Up))
                 .into(),
+            leaving: Vec::new(),
             stats: None,
             digest: None,
         }],
@@ -189,10 +204,25 @@ pub(crate) fn withdrawn(n: u8, announcers: &[u8], reason: Reason) -> Observed {
 /// The same report with this digest of its service; with the one that is wanted of several
 /// directors where it is `None`.
 pub(crate) fn with_digest(mut observed: Observed, digest: Option<&str>) -> Observed {
-    let expected = || Derived::of(&declaration(2)).digests[&SERVICE.parse().unwrap()].clone();
+    let expected = || {
+        Derived::of(&declaration(2), &Quiesced::default()).digests[&SERVICE.parse().unwrap()]
+            .clone()
+    };
     let digest = digest.map_or_else(expected, |digest| digest.parse().unwrap());
     observed.services[0].digest = Some(digest);
     observed
+}
+
+/// The same report of a director that checks and announces only.
+pub(crate) fn without_dataplane(mut observed: Observed) -> Observed {
+    observed.dataplane.kind = Dataplane::None;
+    observed
+}
+
+/// The same report of a director that has read its kernel since the last change.
+pub(crate) fn read(mut observed: Observed) -> Observed {
+    observed.services[0].stats = Some(isopath_api::observed::Stats::default());
+    with_digest(observed, None)
 }
 
 pub(crate) fn set_health(observed: &mut Observed, server: usize, health: Health) {
@@ -210,7 +240,7 @@ impl Known {
     /// Nobody was heard yet; the controller started long ago.
     pub(crate) fn new(directors: u8) -> Self {
         let declaration = declaration(directors);
-        let derived = Derived::of(&declaration);
+        let derived = Derived::of(&declaration, &Quiesced::default());
         let started = Clock::default().now();
         let known = declaration.director.iter().map(|spec| {
             let director = DirectorState {
@@ -219,10 +249,16 @@ impl Known {
                 admin_reason: String::new(),
                 generation: 1,
                 desired_revision: 1,
+                shaped_at: 1,
                 content: derived.content(&declaration, spec),
                 instance: None,
+                interfaces: None,
                 report: None,
+                reports: 0,
                 conflict: None,
+                refused: BTreeMap::new(),
+                protocol: None,
+                skewed: None,
             };
             (spec.name.clone(), director)
         });
@@ -234,10 +270,12 @@ impl Known {
                 revision: 1,
                 declaration: Arc::new(declaration),
                 derived,
+                quiesced: Quiesced::default(),
                 directors,
                 operations: Vec::new(),
                 events: Default::default(),
                 differing: Default::default(),
+                conditions: Default::default(),
             },
             now: started,
             started,
@@ -256,8 +294,9 @@ impl Known {
         known
     }
 
-    pub(crate) fn hear(&mut self, observed: Observed) {
+    pub(crate) fn hear(&mut self, mut observed: Observed) {
         let received = self.now;
+        observed.at = received.wall;
         let director = self.cluster.directors.get_mut(&observed.director).unwrap();
         director.report = Some(Report {
             observed: Arc::new(observed),
@@ -268,6 +307,63 @@ impl Known {
     pub(crate) fn director(&mut self, n: u8) -> &mut DirectorState {
         let name = format!("d{n}").parse().unwrap();
         self.cluster.directors.get_mut(&name).unwrap()
+    }
+
+    /// An operation of a director that needs generation 2 and is at `step`.
+    pub(crate) fn operation(&self, kind: Kind, director: &str, step: StepName) -> Operation {
+        let target = Target::Director(director.parse().unwrap());
+        Operation {
+            need: [(director.parse().unwrap(), 2)].into(),
+            ..self.operation_of(kind, target, (step, OnDeadline::Hold))
+        }
+    }
+
+    /// An operation of anything, at `step`.
+    pub(crate) fn operation_of(
+        &self,
+        kind: Kind,
+        target: Target,
+        (step, on_deadline): (StepName, OnDeadline),
+    ) -> Operation {
+        let names = plan(&target, kind, on_deadline);
+        let place = names.iter().position(|name| *name == step).unwrap();
+        let steps = names.into_iter().enumerate().map(|(index, name)| {
+            let state = match index.cmp(&place) {
+                std::cmp::Ordering::Less => StepState::Done,
+                std::cmp::Ordering::Equal => StepState::Now,
+                std::cmp::Ordering::Greater => StepState::Ahead,
+            };
+            Step {
+                name,
+                state,
+                since: None,
+                evidence: String::new(),
+            }
+        });
+        Operation {
+            id: Operation::new_id(),
+            cluster: self.cluster.name.clone(),
+            need: BTreeMap::new(),
+            target,
+            kind,
+            state: OperationState::Applying,
+            steps: steps.collect(),
+            detail: String::new(),
+            blocked_by: Vec::new(),
+            at_stake: vec![vip()],
+            targets: Vec::new(),
+            requested_by: "ops".to_owned(),
+            reason: String::new(),
+            override_guards: Vec::new(),
+            immediate: false,
+            deadline_at: self.now.wall + Duration::from_secs(900),
+            on_deadline,
+            base_revision: 1,
+            version: 1,
+            started_at: self.now.wall,
+            ended_at: None,
+            quiet: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn pass(&mut self, time: Duration) {
@@ -282,6 +378,7 @@ pub(crate) struct Server {
     pub(crate) clock: Clock,
     pub(crate) operator: String,
     pub(crate) agent: String,
+    limits: LimitSettings,
     router: Router,
     shutdown: CancellationToken,
     directory: Arc<TempDir>,
@@ -302,17 +399,66 @@ impl Server {
 
     /// A server on the database that is in `directory`, or on a new one.
     pub(crate) async fn on(directory: Arc<TempDir>) -> Self {
-        let store = Store::open(&url(&directory)).await.unwrap();
-        let operator = make_token(&store, "ops", Role::Operator).await;
-        let cluster = CLUSTER.parse().unwrap();
-        let agent = make_token(&store, "agents", Role::Agent { cluster }).await;
-        Self::over(store, directory, operator, agent).await
+        // Tests ask faster than anybody should.
+        let limits = LimitSettings {
+            api_per_second: 100_000,
+            reports_per_second: 100_000,
+            ..LimitSettings::default()
+        };
+        Self::with(directory, limits).await
     }
 
-    async fn over(store: Store, directory: Arc<TempDir>, operator: String, agent: String) -> Self {
+    /// A server with these limits.
+    pub(crate) async fn limited(limits: LimitSettings) -> Self {
+        Self::with(Arc::new(TempDir::new().unwrap()), limits).await
+    }
+
+    async fn with(directory: Arc<TempDir>, limits: LimitSettings) -> Self {
+        let store = Store::open(&url(&directory)).await.unwrap();
+        let operator = make_token(&store, "ops", Scope::of(Role::Admin)).await;
+        let cluster = CLUSTER.parse().unwrap();
+        let agent = make_token(&store, "agents", Scope::Agent { cluster }).await;
+        Self::over(store, directory, (operator, agent), limits, None).await
+    }
+
+    /// The same with an authority of its own. Nobody listens; agents show certificates through
+    /// [`as_agent`].
+    pub(crate) async fn with_tls(require_client_certificates: bool) -> Self {
+        let without = Self::start().await;
+        let directory = Arc::clone(&without.directory);
+        without.stop();
+        let now = Timestamp::now();
+        let files = directory.path().join("tls");
+        let authority = Arc::new(Authority::load_or_make(&files, now).unwrap());
+        let settings = TlsSettings {
+            own_ca: true,
+            ..TlsSettings::default()
+        };
+        let listen = std::net::Ipv4Addr::LOCALHOST.into();
+        let own = Arc::clone(&authority);
+        let (certificate, _) =
+            ServerCertificate::load(&settings, own, &files, listen, now).unwrap();
+        let tls = TlsServed {
+            authority,
+            certificate,
+            own_certificate: true,
+            require_client_certificates,
+        };
+        let store = Store::open(&url(&directory)).await.unwrap();
+        let tokens = (without.operator.clone(), without.agent.clone());
+        Self::over(store, directory, tokens, without.limits, Some(tls)).await
+    }
+
+    async fn over(
+        store: Store,
+        directory: Arc<TempDir>,
+        (operator, agent): (String, String),
+        limits: LimitSettings,
+        tls: Option<TlsServed>,
+    ) -> Self {
         let clock = Clock::default();
         let shutdown = CancellationToken::new();
-        let (app, _task) = App::start(store, clock.clone(), shutdown.clone())
+        let (app, _task) = App::start_with(store, clock.clone(), tls, limits, shutdown.clone())
             .await
             .unwrap();
         Self {
@@ -321,6 +467,7 @@ impl Server {
             clock,
             operator,
             agent,
+            limits,
             shutdown,
             directory,
         }
@@ -331,7 +478,9 @@ impl Server {
     pub(crate) async fn killed_and_started_again(&self) -> Self {
         let store = Store::open(&url(&self.directory)).await.unwrap();
         let directory = Arc::clone(&self.directory);
-        Self::over(store, directory, self.operator.clone(), self.agent.clone()).await
+        let tokens = (self.operator.clone(), self.agent.clone());
+        let tls = self.app.tls().cloned();
+        Self::over(store, directory, tokens, self.limits, tls).await
     }
 
     pub(crate) fn url(&self) -> String {
@@ -365,7 +514,16 @@ impl Server {
     }
 
     pub(crate) async fn call(&self, method: &str, path: &str, body: &Value) -> Answer {
-        let request = request(method, path, Some(&self.operator), Some(body));
+        let mut request = request(method, path, Some(&self.operator), Some(body));
+        let name = path.strip_prefix("clusters/").unwrap_or_default();
+        let name = name.split(['/', '?']).next().unwrap_or_default();
+        let is_declared = name
+            .parse()
+            .is_ok_and(|name| self.app.world().clusters.contains_key(&name));
+        if method == "PUT" && is_declared {
+            let any = HeaderValue::from_static("*");
+            request.headers_mut().insert(header::IF_MATCH, any);
+        }
         self.send(request).await
     }
 
@@ -392,6 +550,7 @@ impl Server {
         let cluster = &world.clusters[&CLUSTER.parse().unwrap()];
         let director = &cluster.directors[&observed.director];
         observed.epoch = Some(world.epoch.clone());
+        observed.at = self.app.clock().now().wall;
         observed.generation = director.generation;
         let last = director
             .report
@@ -404,7 +563,12 @@ impl Server {
     /// Opens the stream of a director's desired state.
     pub(crate) async fn stream(&self, director: &str) -> Stream {
         let path = format!("clusters/edge/directors/{director}/desired");
-        let request = request("GET", &path, Some(&self.agent), None);
+        self.open(request("GET", &path, Some(&self.agent), None))
+            .await
+    }
+
+    /// Opens a stream.
+    pub(crate) async fn open(&self, request: Request<Body>) -> Stream {
         let response = self.router.clone().oneshot(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(
@@ -420,6 +584,29 @@ impl Server {
         let answer = self.get("clusters/edge").await;
         serde_json::from_value(answer.json).unwrap()
     }
+}
+
+/// The same request over a connection that showed the certificate of the agent `id`, from the
+/// machine whose hash is all `machine`s.
+pub(crate) fn as_agent(id: Uuid, machine: char, mut request: Request<Body>) -> Request<Body> {
+    let certificate = ClientCertificate {
+        identity: id,
+        expires: Timestamp::MAX,
+    };
+    request.headers_mut().remove(header::AUTHORIZATION);
+    let value = machine_hash(machine).parse().unwrap();
+    request.headers_mut().insert(MACHINE_HEADER, value);
+    request.extensions_mut().insert(ConnectInfo(Remote {
+        address: ([127, 0, 0, 1], 1).into(),
+        tls: true,
+        certificate: Some(Arc::new(certificate)),
+    }));
+    request
+}
+
+/// What stands for a machine in tests.
+pub(crate) fn machine_hash(machine: char) -> String {
+    machine.to_string().repeat(64)
 }
 
 /// An open stream of server-sent events.
@@ -467,20 +654,14 @@ pub(crate) fn request(
     .unwrap()
 }
 
-pub(crate) async fn make_token(store: &Store, name: &str, role: Role) -> String {
-    let token = new_token(&role);
-    let row = TokenRow {
-        name: name.to_owned(),
-        role,
-    };
+pub(crate) async fn make_token(store: &Store, name: &str, scope: Scope) -> String {
+    let token = new_token(match scope {
+        Scope::User { .. } => TokenKind::User,
+        Scope::Agent { .. } => TokenKind::Agent,
+    });
+    let row = TokenRow::new(name, scope, "test", Timestamp::now());
     let mut transaction = store.begin().await.unwrap();
-    let made = tokens::insert(
-        &mut transaction,
-        &token_hash(&token),
-        &row,
-        Timestamp::now(),
-    )
-    .await;
+    let made = tokens::insert(&mut transaction, &token_hash(&token), &row).await;
     assert!(made.unwrap(), "the name is taken");
     transaction.commit().await.unwrap();
     token

@@ -246,3 +246,67 @@ fn names_passwords_and_urls_are_checked() {
         assert!(error.contains(expected), "{arguments:?}: {error}");
     }
 }
+
+mod slow {
+    use super::*;
+
+    /// A server that waits a fifth of a second for headers, with two places.
+    fn served(directory: &Path) -> (Child, String) {
+        let limits = "[limits]\nconnections = 2\nheader_timeout = \"200ms\"\n\
+                      request_timeout = \"200ms\"\n";
+        std::fs::write(directory.join("c.toml"), limits).unwrap();
+        let mut child = isopathd(directory)
+            .args(["serve", "--listen", "127.0.0.1:0", "--config", "c.toml"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        let address = loop {
+            line.clear();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended");
+            if let Some((_, address)) = line.trim().split_once("listening on http://") {
+                break address.to_owned();
+            }
+        };
+        (child, address)
+    }
+
+    fn answer_to(address: &str, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        // Whoever is cut off may be told so by a reset.
+        drop(stream.read_to_string(&mut answer));
+        answer
+    }
+
+    #[test]
+    fn who_does_not_go_on_asking_gives_the_place_back() {
+        let directory = TempDir::new().unwrap();
+        let (mut child, address) = served(directory.path());
+        // Both places are taken, by one that never asks and one that never ends its headers.
+        let silent = TcpStream::connect(&address).unwrap();
+        let mut trickling = TcpStream::connect(&address).unwrap();
+        trickling.write_all(b"GET / HTTP/1.1\r\nx-a: ").unwrap();
+        let healthy = "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let answer = answer_to(&address, healthy);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        // A body that does not come.
+        let form = "POST /login HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\
+                    content-type: application/x-www-form-urlencoded\r\n\r\nuser=";
+        let answer = answer_to(&address, form);
+        assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+        // Headers without an end.
+        let many = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "x".repeat(64 << 10));
+        let answer = answer_to(&address, &many);
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 431"),
+            "{answer}"
+        );
+        drop(silent);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

@@ -6,46 +6,53 @@ use axum::extract::rejection::FormRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Redirect, Response};
+use isopath_api::access::Role;
 use isopath_api::desired::AdminState;
-use isopath_api::view::{ClusterView, DirectorView, DrainRequest, State as ViewState, VipView};
+use isopath_api::operation::{DrainPreview, DrainRequest, LeftView, StepPreview};
+use isopath_api::view::{ClusterView, DirectorView, State as ViewState};
 use serde::Deserialize;
 
 use super::cluster::find;
-use super::layout::{Layout, error_page, html, unreadable_form};
-use super::signed_in::SignedIn;
+use super::layout::{Layout, error_page, html, unreadable_form, why};
+use super::signed_in::MayOperate;
 use super::status::{Kind, Status};
 use super::text::{Count, and_list, plural};
 use crate::app::App;
-use crate::auth::Session;
+use crate::auth::{By, Principal, Session};
+use crate::control::Change;
+use crate::control::operation::{self, Target};
 use crate::error::Error;
-use crate::guards::last_announcer;
 
 /// `GET …/drain`: what a drain would do.
 pub(super) async fn get(
     State(app): State<App>,
-    SignedIn(session): SignedIn,
+    MayOperate { session, principal }: MayOperate,
     Path((cluster, director)): Path<(String, String)>,
 ) -> Response {
-    match target(&app, &cluster, &director) {
-        Ok((view, director)) => {
-            let refusal = refusal(&app, &view, &director);
-            html(&Page {
-                refusal,
-                ..Page::new(&view, &director, session)
-            })
-        }
+    let page = target(&app, &cluster, &director).and_then(|(view, director)| {
+        let preview = preview(&app, &view, &director, principal.by())?;
+        Ok(Page::new(&view, &director, &preview, session.clone()))
+    });
+    match page {
+        Ok(page) => html(&page),
         Err(error) => error_page(&error, Some(session)),
     }
 }
 
-/// What the guards would say now; they have the last word when the form is posted.
-fn refusal(app: &App, view: &ClusterView, director: &DirectorView) -> Option<Refusal> {
-    let world = app.world();
-    let cluster = world.clusters.get(&view.name)?;
-    let refused = last_announcer(cluster, &director.name, app.clock().now()).err()?;
-    Some(Refusal {
-        detail: refused.detail,
-        guards: refused.guard.to_owned(),
+/// What the API would answer to whoever asks for the drain's preview.
+fn preview(
+    app: &App,
+    view: &ClusterView,
+    director: &DirectorView,
+    by: By,
+) -> Result<DrainPreview, Error> {
+    app.preview(&Change {
+        kind: operation::Kind::Drain,
+        cluster: view.name.clone(),
+        target: Target::Director(director.name.clone()),
+        request: DrainRequest::default(),
+        by,
+        key: None,
     })
 }
 
@@ -66,6 +73,7 @@ impl DrainForm {
         DrainRequest {
             reason: self.reason.trim().to_owned(),
             override_guards: guards.map(str::to_owned).collect(),
+            ..DrainRequest::default()
         }
     }
 }
@@ -73,7 +81,7 @@ impl DrainForm {
 /// `POST …/drain`. A refusal is shown on the same page, with what it takes to go on.
 pub(super) async fn post(
     State(app): State<App>,
-    SignedIn(session): SignedIn,
+    MayOperate { session, principal }: MayOperate,
     Path((cluster, director)): Path<(String, String)>,
     headers: HeaderMap,
     form: Result<Form<DrainForm>, FormRejection>,
@@ -95,32 +103,46 @@ pub(super) async fn post(
             guards: request.override_guards,
             detail: "an override needs a reason".to_owned(),
         };
-        return refused(&view, &director, session, &error, form);
+        return refused(&app, (&view, &director), (session, principal), &error, form);
     }
-    let user = session.user.clone();
-    match app.drain(&view.name, &director.name, request, &user).await {
+    if !request.override_guards.is_empty()
+        && let Err(error) = principal.check_role(Role::Admin)
+    {
+        return error_page(&error, Some(session));
+    }
+    let drained = (&view.name, Target::Director(director.name.clone()));
+    match app
+        .change(operation::Kind::Drain, drained, request, principal.by())
+        .await
+    {
         Ok(_) => back(&view, &director),
-        Err(error @ Error::Guard { .. }) => refused(&view, &director, session, &error, form),
+        Err(error @ Error::Guard { .. }) => {
+            refused(&app, (&view, &director), (session, principal), &error, form)
+        }
         Err(error) => error_page(&error, Some(session)),
     }
 }
 
 fn refused(
-    view: &ClusterView,
-    director: &DirectorView,
-    session: Session,
+    app: &App,
+    (view, director): (&ClusterView, &DirectorView),
+    (session, principal): (Session, Principal),
     error: &Error,
     form: DrainForm,
 ) -> Response {
+    let preview = match preview(app, view, director, principal.by()) {
+        Ok(preview) => preview,
+        Err(error) => return error_page(&error, Some(session)),
+    };
     let page = Page {
         reason: form.reason,
         refusal: Some(Refusal {
             detail: error.to_string(),
             guards: error.problem().guards.join(","),
         }),
-        ..Page::new(view, director, session)
+        ..Page::new(view, director, &preview, session)
     };
-    (error.status(), html(&page)).into_response()
+    why(error, (error.status(), html(&page)).into_response())
 }
 
 /// The fields of the undrain's form.
@@ -132,7 +154,7 @@ pub(super) struct UndrainForm {
 /// `POST …/undrain`.
 pub(super) async fn undrain(
     State(app): State<App>,
-    SignedIn(session): SignedIn,
+    MayOperate { session, principal }: MayOperate,
     Path((cluster, director)): Path<(String, String)>,
     headers: HeaderMap,
     form: Result<Form<UndrainForm>, FormRejection>,
@@ -149,9 +171,9 @@ pub(super) async fn undrain(
         Err(error) => return error_page(&error, Some(session)),
     };
     let request = DrainRequest::default();
-    let user = session.user.clone();
+    let undrained = (&view.name, Target::Director(director.name.clone()));
     match app
-        .undrain(&view.name, &director.name, request, &user)
+        .change(operation::Kind::Undrain, undrained, request, principal.by())
         .await
     {
         Ok(_) => back(&view, &director),
@@ -188,7 +210,11 @@ struct Page {
     why: String,
     effects: Vec<Effect>,
     notes: Vec<String>,
+    /// What it waits for, step by step.
+    steps: Vec<StepPreview>,
     reason: String,
+    /// Whether whoever asks may pass over a guard.
+    may_override: bool,
     refusal: Option<Refusal>,
 }
 
@@ -207,11 +233,17 @@ struct Refusal {
 }
 
 impl Page {
-    fn new(view: &ClusterView, director: &DirectorView, session: Session) -> Self {
+    fn new(
+        view: &ClusterView,
+        director: &DirectorView,
+        preview: &DrainPreview,
+        session: Session,
+    ) -> Self {
         let (cluster, name) = (view.name.as_str(), director.name.as_str());
         let href = format!("/clusters/{cluster}/directors/{name}/drain");
         Self {
             csrf: session.csrf_token().to_owned(),
+            may_override: session.role >= Role::Admin,
             layout: Layout::new(format!("Drain {name}"), view.as_of)
                 .signed_in(session)
                 .crumb("Clusters", "/clusters")
@@ -222,19 +254,33 @@ impl Page {
             status: director.state.into(),
             in_service: director.admin_state == AdminState::Active,
             why: director.why.clone(),
-            effects: view.vips.iter().map(|vip| effect(director, vip)).collect(),
-            notes: notes(view, director),
+            effects: preview.left.iter().map(effect).collect(),
+            notes: notes(view, director, preview),
+            steps: preview.steps.clone(),
             reason: String::new(),
-            refusal: None,
+            refusal: Refusal::of(preview),
         }
     }
 }
 
-fn effect(director: &DirectorView, vip: &VipView) -> Effect {
-    let here = vip.real.contains(&director.name);
-    let left: Vec<_> = vip.real.iter().filter(|d| **d != director.name).collect();
-    // The width that is wanted, whoever announces now: the director itself is part of it.
-    let of = plural(vip.wanted.len().max(vip.real.len()), "director");
+impl Refusal {
+    /// What the guards say now; they have the last word when the form is posted.
+    fn of(preview: &DrainPreview) -> Option<Self> {
+        let refused = || preview.guards.iter().filter(|guard| !guard.allows);
+        let details: Vec<&str> = refused().map(|it| it.detail.as_str()).collect();
+        let guards: Vec<&str> = refused().map(|it| it.guard.as_str()).collect();
+        (!guards.is_empty()).then(|| Self {
+            detail: details.join("; "),
+            guards: guards.join(","),
+        })
+    }
+}
+
+/// What is left of a VIP of those that announce it now.
+fn effect(vip: &LeftView) -> Effect {
+    let here = vip.after < vip.now;
+    let left = &vip.directors;
+    let of = plural(usize::try_from(vip.now).unwrap_or(usize::MAX), "director");
     let (kind, word, text) = match left.len() {
         _ if !here => (
             Kind::Info,
@@ -251,30 +297,36 @@ fn effect(director: &DirectorView, vip: &VipView) -> Effect {
             "One left",
             format!(
                 "stays on 1 of {of}: {}. Nothing takes over if that one fails",
-                and_list(&left)
+                and_list(left)
             ),
         ),
         count => (
             Kind::Up,
             "Stays",
-            format!("stays on {count} of {of}: {}", and_list(&left)),
+            format!("stays on {count} of {of}: {}", and_list(left)),
         ),
     };
     Effect {
-        vip: vip.vip.to_string(),
+        vip: vip.object.clone(),
         status: Status::new(kind, word),
         text,
     }
 }
 
 /// What else happens, in full sentences.
-fn notes(view: &ClusterView, director: &DirectorView) -> Vec<String> {
-    let mut notes = vec![match director.active {
-        0 => "No active connections here.".to_owned(),
-        active => format!("{} active connections here.", Count(active)),
+fn notes(view: &ClusterView, director: &DirectorView, preview: &DrainPreview) -> Vec<String> {
+    let flows = preview.flows.first();
+    let active = flows.and_then(|flows| flows.active).unwrap_or_default();
+    let mut notes = vec![match (active, flows.and_then(|flows| flows.percent)) {
+        (0, _) => "No active connections here.".to_owned(),
+        (active, None) => format!("{} active connections here.", Count(active)),
+        (active, Some(percent)) => format!(
+            "{} active connections here, {percent:.0} % of the cluster's.",
+            Count(active)
+        ),
     }];
-    if director.active > 0 {
-        notes.extend(fate_of_connections(view, director));
+    if active > 0 {
+        notes.extend(fate_of_connections(view, preview));
     }
     if director.state == ViewState::Unknown {
         notes.push(
@@ -285,16 +337,13 @@ fn notes(view: &ClusterView, director: &DirectorView) -> Vec<String> {
 }
 
 /// What becomes of the connections of the VIPs that this director announces.
-fn fate_of_connections(view: &ClusterView, director: &DirectorView) -> Vec<String> {
-    let here = |vip: &&&VipView| vip.real.contains(&director.name);
-    let lost = |vip: &&&VipView| vip.real == [director.name.clone()];
-    let vips: Vec<_> = view.vips.iter().collect();
-    let ends: Vec<_> = vips.iter().filter(lost).map(|v| v.vip).collect();
-    let moves: Vec<_> = vips
-        .iter()
-        .filter(|v| here(v) && !lost(v))
-        .map(|v| v.vip)
-        .collect();
+fn fate_of_connections(view: &ClusterView, preview: &DrainPreview) -> Vec<String> {
+    let here = preview.left.iter().filter(|vip| vip.after < vip.now);
+    let (ends, moves): (Vec<_>, Vec<_>) = here.partition(|vip| vip.after == 0);
+    let names = |vips: Vec<&LeftView>| -> Vec<String> {
+        vips.into_iter().map(|vip| vip.object.clone()).collect()
+    };
+    let (ends, moves) = (names(ends), names(moves));
     let mut notes = Vec::new();
     if !ends.is_empty() {
         notes.push(format!("Those to {} end.", and_list(&ends)));
@@ -311,7 +360,7 @@ fn fate_of_connections(view: &ClusterView, director: &DirectorView) -> Vec<Strin
     // is shared between directors.
     let services = view.services.iter();
     let unshared: Vec<_> = services
-        .filter(|s| moves.contains(&s.service.vip) && !s.scheduler.starts_with("mh"))
+        .filter(|s| moves.contains(&s.service.vip.to_string()) && !s.scheduler.starts_with("mh"))
         .map(|s| s.service)
         .collect();
     notes.push(if unshared.is_empty() {
@@ -329,18 +378,65 @@ fn fate_of_connections(view: &ClusterView, director: &DirectorView) -> Vec<Strin
 
 #[cfg(test)]
 mod tests {
+    use isopath_api::operation::{FlowsView, GuardView, StepName};
+
     use super::*;
     use crate::pages::fixture;
 
+    /// What the API would say of a drain in this cluster.
+    fn preview(view: &ClusterView, index: usize) -> DrainPreview {
+        let drained = &view.directors[index];
+        let left = |vip: &isopath_api::view::VipView| {
+            let directors = vip.real.iter().filter(|name| **name != drained.name);
+            let directors: Vec<_> = directors.cloned().collect();
+            LeftView {
+                object: vip.vip.to_string(),
+                unit: "directors".to_owned(),
+                now: vip.real.len() as u64,
+                after: directors.len() as u64,
+                directors,
+            }
+        };
+        DrainPreview {
+            kind: "director.drain".to_owned(),
+            cluster: view.name.clone(),
+            target: drained.name.to_string(),
+            admitted: true,
+            refusal: String::new(),
+            guards: Vec::new(),
+            left: view.vips.iter().map(left).collect(),
+            flows: vec![FlowsView {
+                director: drained.name.clone(),
+                active: Some(drained.active),
+                inactive: Some(0),
+                pps: None,
+                percent: Some(24.6),
+            }],
+            steps: vec![StepPreview {
+                step: StepName::Set,
+                waits_for: "no other director's database lists d2".to_owned(),
+            }],
+        }
+    }
+
     fn page(view: &ClusterView, index: usize) -> String {
-        Page::new(view, &view.directors[index], fixture::session()).to_string()
+        let (director, preview) = (&view.directors[index], preview(view, index));
+        Page::new(view, director, &preview, fixture::session()).to_string()
+    }
+
+    /// Someone who may pass over a guard.
+    fn admin() -> Session {
+        let mut session = fixture::session();
+        session.role = Role::Admin;
+        session
     }
 
     #[test]
     fn the_effect_is_shown_before_the_button() {
         let (view, session) = (fixture::healthy(), fixture::session());
         let csrf = format!(r#"name="csrf" value="{}""#, session.csrf_token());
-        let text = Page::new(&view, &view.directors[1], session).to_string();
+        let preview = preview(&view, 1);
+        let text = Page::new(&view, &view.directors[1], &preview, session).to_string();
         let effect = text.find("stays on 3 of 4 directors: d1, d3 and d4");
         let button = text.find("Drain d2</button>");
         assert!(effect.is_some() && effect < button, "{text}");
@@ -363,22 +459,49 @@ mod tests {
     fn losing_a_vip_is_said_before_it_is_tried() {
         let mut view = fixture::healthy();
         view.vips[0].real.truncate(1);
-        let effect = effect(&view.directors[0], &view.vips[0]);
-        assert_eq!(effect.status, Status::new(Kind::Down, "Lost"));
-        let notes = notes(&view, &view.directors[0]);
+        let lost = preview(&view, 0);
+        assert_eq!(
+            effect(&lost.left[0]).status,
+            Status::new(Kind::Down, "Lost")
+        );
+        let notes = notes(&view, &view.directors[0], &lost);
         assert_eq!(
             notes,
-            ["3,001 active connections here.", "Those to 10.99.0.1 end."]
+            [
+                "3,001 active connections here, 25 % of the cluster's.",
+                "Those to 10.99.0.1 end."
+            ]
         );
         view.vips[0].real = vec![
             view.directors[0].name.clone(),
             view.directors[2].name.clone(),
         ];
-        let effect = super::effect(&view.directors[0], &view.vips[0]);
+        let effect = super::effect(&preview(&view, 0).left[0]);
         assert!(
-            effect.text.contains("stays on 1 of 4 directors: d3"),
+            effect.text.contains("stays on 1 of 2 directors: d3"),
             "{effect:?}"
         );
+    }
+
+    #[test]
+    fn what_the_api_s_preview_says_is_what_is_shown() {
+        let view = fixture::healthy();
+        let mut said = preview(&view, 1);
+        said.guards = vec![GuardView {
+            guard: "rollout".to_owned(),
+            allows: false,
+            overridden: false,
+            detail: "a change is being rolled out".to_owned(),
+        }];
+        let text = Page::new(&view, &view.directors[1], &said, admin()).to_string();
+        for expected in [
+            "a change is being rolled out",
+            r#"name="override_guards" value="rollout""#,
+            "no other director&#39;s database lists d2",
+            "25 % of the cluster&#39;s",
+        ] {
+            assert!(text.contains(expected), "no {expected:?} in {text}");
+        }
     }
 
     #[test]
@@ -393,15 +516,23 @@ mod tests {
             guards: vec!["last_announcer".to_owned()],
             detail: "no other director announces 10.99.0.1".to_owned(),
         };
-        let page = Page {
-            reason: form.reason,
-            refusal: Some(Refusal {
-                detail: error.to_string(),
-                guards: error.problem().guards.join(","),
-            }),
-            ..Page::new(&view, &view.directors[0], fixture::session())
+        let shown_to = |role| {
+            let mut session = fixture::session();
+            session.role = role;
+            let page = Page {
+                reason: form.reason.clone(),
+                refusal: Some(Refusal {
+                    detail: error.to_string(),
+                    guards: error.problem().guards.join(","),
+                }),
+                ..Page::new(&view, &view.directors[0], &preview(&view, 0), session)
+            };
+            page.to_string()
         };
-        let text = page.to_string();
+        let text = shown_to(Role::Operator);
+        assert!(text.contains("An admin may override this"), "{text}");
+        assert!(!text.contains("override_guards"), "{text}");
+        let text = shown_to(Role::Admin);
         assert!(
             text.contains("no other director announces 10.99.0.1"),
             "{text}"
@@ -436,6 +567,7 @@ mod tests {
         let wanted = DrainRequest {
             reason: "kernel".to_owned(),
             override_guards: vec!["last_announcer".to_owned()],
+            ..DrainRequest::default()
         };
         assert_eq!(form.request(), wanted);
     }

@@ -4,21 +4,26 @@ use isopath_api::declare::{Forwarding, LvsSpec, Warning, WarningCode};
 use isopath_api::desired::AdminState;
 use isopath_api::ids::{BfdState, DirectorName, NeighborState};
 use isopath_api::observed::{CheckResult, Health};
+use isopath_api::operation::{
+    OnDeadline, OperationState, OperationView, StepName, StepState, StepView,
+};
 use isopath_api::reason::Reason;
 use isopath_api::speaker::Neighbor;
 use isopath_api::view::{
     Agreement, ClusterView, DirectorPlacement, DirectorView, DirectorVipView, EventView,
-    OperationState, OperationView, PlacementView, ProblemView, RealServerSeen, RealServerView,
-    ServiceView, Severity, State, SwitchView, VipView, VipWidth,
+    PlacementView, ProblemView, RealServerSeen, RealServerView, ReportsView, ServiceView, Severity,
+    State, SwitchView, VipView, VipWidth,
 };
 use jiff::{SignedDuration, Timestamp};
+
+use isopath_api::access::Role;
 
 use crate::auth::{Session, SessionSecret};
 
 pub(crate) const VIP: &str = "10.99.0.1";
 
 pub(crate) fn session() -> Session {
-    Session::new("mia".to_owned(), &SessionSecret::generate())
+    Session::new("mia".to_owned(), Role::Operator, &SessionSecret::generate())
 }
 
 pub(crate) fn now() -> Timestamp {
@@ -69,6 +74,7 @@ pub(crate) fn sized(directors: usize, servers: u8) -> ClusterView {
         vips: vec![VipView {
             vip: VIP.parse().unwrap(),
             state: State::Up,
+            admin_state: AdminState::Active,
             wanted: names.clone(),
             lowest: names.clone(),
             real: names.clone(),
@@ -118,7 +124,12 @@ fn director(name: &DirectorName, n: u8) -> DirectorView {
         admin_state: AdminState::Active,
         admin_reason: String::new(),
         version: Some("0.1.0".to_owned()),
+        contact: Some(isopath_api::view::Contact::Heard),
+        protocol: Some(1),
+        clock_skew_ms: Some(0),
+        refused: Default::default(),
         last_report: Some(now()),
+        reports: ReportsView::default(),
         generation: 42,
         acknowledged_generation: Some(42),
         neighbors: vec![Neighbor {
@@ -190,6 +201,7 @@ fn real_server(directors: &[DirectorName], octet: u8) -> RealServerView {
         real_server: format!("10.1.0.{octet}:80").parse().unwrap(),
         state: State::Up,
         weight: 1,
+        admin_state: AdminState::Active,
         seen: directors.iter().map(seen).collect(),
         active: 4_000 + u64::from(octet),
         inactive: 120,
@@ -207,6 +219,24 @@ fn event(id: u64, seconds: i64, severity: Severity, object: &str, what: &str) ->
         what: what.to_owned(),
         actor: "controller".to_owned(),
     }
+}
+
+/// The steps of a drain that waits for other directors' databases.
+fn steps() -> Vec<StepView> {
+    [
+        (StepName::Guard, StepState::Done),
+        (StepName::Cost, StepState::Done),
+        (StepName::Withdraw, StepState::Done),
+        (StepName::Set, StepState::Now),
+        (StepName::Traffic, StepState::Ahead),
+    ]
+    .map(|(step, state)| StepView {
+        step,
+        state,
+        since: (state != StepState::Ahead).then(|| ago(12)),
+        evidence: String::new(),
+    })
+    .into()
 }
 
 /// d2 is drained, its drain still settling.
@@ -232,7 +262,16 @@ pub(crate) fn drained() -> ClusterView {
         id: "op_1".to_owned(),
         kind: "director.drain".to_owned(),
         cluster: view.name.clone(),
-        director: name,
+        target: name.to_string(),
+        service: None,
+        steps: steps(),
+        blocked_by: Vec::new(),
+        targets: Vec::new(),
+        immediate: false,
+        base_revision: 1,
+        version: 4,
+        deadline_at: ago(-888),
+        on_deadline: OnDeadline::Hold,
         state: OperationState::Settling,
         detail: "waiting for the LSDBs of d1 and d3".to_owned(),
         requested_by: "mia".to_owned(),

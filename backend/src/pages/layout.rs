@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::assets::{Assets, names};
 use super::text::Moment;
+use crate::asked::{self, Why};
 use crate::auth::Session;
 use crate::error::Error;
 
@@ -95,7 +96,7 @@ pub(crate) fn error_page(error: &Error, session: Option<Session>) -> Response {
         _ => ("That was not understood", "Go back and try again."),
     };
     let request_id = status.is_server_error().then(|| {
-        let id = uuid::Uuid::now_v7().to_string();
+        let id = asked::request_id().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
         let cause = std::error::Error::source(error).map(ToString::to_string);
         tracing::error!(request_id = %id, %status, cause, "{error}");
         id
@@ -109,7 +110,13 @@ pub(crate) fn error_page(error: &Error, session: Option<Session>) -> Response {
         next,
         request_id,
     };
-    (status, html(&page)).into_response()
+    why(error, (status, html(&page)).into_response())
+}
+
+/// An answer that says on its page why something was refused, and to the audit log as well.
+pub(crate) fn why(error: &Error, mut response: Response) -> Response {
+    response.extensions_mut().insert(Why(error.to_string()));
+    response
 }
 
 /// A form that the browser did not fill in as the page has it.

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cluster::Fragment;
 use crate::app::App;
+use crate::metrics::{self, OpenStream};
 
 /// How long a section stays as it is after it was sent.
 const HOLD: Duration = Duration::from_secs(1);
@@ -46,15 +47,15 @@ pub(super) async fn get(
     Query(Subject::Cluster { cluster }): Query<Subject>,
     headers: HeaderMap,
 ) -> Response {
-    match app.session(&headers).await {
-        Ok(Some(_)) => {}
+    let may_operate = match app.session(&headers).await {
+        Ok(Some(session)) => session.may_operate(),
         Ok(None) => return StatusCode::UNAUTHORIZED.into_response(),
         Err(error) => return error.into_response(),
-    }
+    };
     if app.cluster_view(&cluster).is_none() {
         return StatusCode::NOT_FOUND.into_response();
     }
-    let feed = Feed::new(app, cluster, headers);
+    let feed = Feed::new(app, cluster, headers, may_operate);
     Sse::new(stream::unfold(feed, Feed::next)).into_response()
 }
 
@@ -64,6 +65,8 @@ struct Feed {
     cluster: ClusterName,
     /// Of the request: they carry the cookie that is looked at again.
     headers: HeaderMap,
+    /// As the session has it, which ends when its user's role changes.
+    may_operate: bool,
     changes: watch::Receiver<u64>,
     shutdown: CancellationToken,
     ticks: Interval,
@@ -74,20 +77,24 @@ struct Feed {
     not_before: Instant,
     /// Whether a change was heard of since the last look.
     changed: bool,
+    /// Counts it as open.
+    _open: OpenStream,
     /// At most one look's events and a tick, so it needs no bound of its own.
     queue: VecDeque<Event>,
 }
 
 impl Feed {
-    fn new(app: App, cluster: ClusterName, headers: HeaderMap) -> Self {
+    fn new(app: App, cluster: ClusterName, headers: HeaderMap, may_operate: bool) -> Self {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             changes: app.changes(),
             shutdown: app.shutdown(),
+            _open: app.requests().open(metrics::Stream::Page),
             app,
             cluster,
             headers,
+            may_operate,
             ticks,
             pacer: Pacer::default(),
             look_at: None,
@@ -153,7 +160,9 @@ impl Feed {
         let started = self.app.world().started.wall.as_millisecond();
         let id = format!("{started}-{number}");
         let now = Instant::now();
-        let offer = self.pacer.offer(Fragment::all(&view), now);
+        let offer = self
+            .pacer
+            .offer(Fragment::all(&view, self.may_operate), now);
         for html in offer.due {
             let event = Event::default().event("frag").id(&id).data(html);
             self.queue.push_back(event);
@@ -224,17 +233,17 @@ mod tests {
         let mut pacer = Pacer::default();
         let start = Instant::now();
         let healthy = fixture::healthy();
-        let first = pacer.offer(Fragment::all(&healthy), start);
+        let first = pacer.offer(Fragment::all(&healthy, true), start);
         assert_eq!(
             first.due.len(),
-            Fragment::all(&healthy).len(),
+            Fragment::all(&healthy, true).len(),
             "all of the page"
         );
 
         let later = start + Duration::from_secs(10);
         let mut busy = healthy.clone();
         busy.directors[0].active += 1;
-        let changed = pacer.offer(Fragment::all(&busy), later);
+        let changed = pacer.offer(Fragment::all(&busy, true), later);
         assert_eq!(changed.again, None);
         assert!(
             changed
@@ -246,16 +255,16 @@ mod tests {
 
         let soon = later + Duration::from_millis(300);
         busy.directors[0].active += 1;
-        let held = pacer.offer(Fragment::all(&busy), soon);
+        let held = pacer.offer(Fragment::all(&busy, true), soon);
         assert_eq!(held.due, Vec::<String>::new(), "at most one a second");
         assert_eq!(held.again, Some(later + HOLD));
 
         let mut drained = busy.clone();
         drained.events.clear();
-        let other = pacer.offer(Fragment::all(&drained), soon);
+        let other = pacer.offer(Fragment::all(&drained, true), soon);
         assert_eq!(other.due.len(), 1, "the pace of one section holds no other");
 
-        let released = pacer.offer(Fragment::all(&drained), later + HOLD);
+        let released = pacer.offer(Fragment::all(&drained, true), later + HOLD);
         assert!(
             released
                 .due
@@ -270,9 +279,9 @@ mod tests {
         let mut pacer = Pacer::default();
         let start = Instant::now();
         let mut view = fixture::narrow();
-        pacer.offer(Fragment::all(&view), start);
+        pacer.offer(Fragment::all(&view, true), start);
         view.as_of = view.as_of.checked_add(Duration::from_secs(2)).unwrap();
-        let offer = pacer.offer(Fragment::all(&view), start + Duration::from_secs(2));
+        let offer = pacer.offer(Fragment::all(&view, true), start + Duration::from_secs(2));
         assert_eq!(
             offer.due,
             Vec::<String>::new(),

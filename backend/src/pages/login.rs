@@ -9,9 +9,10 @@ use axum::response::{IntoResponse, Redirect, Response};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::layout::{Layout, error_page, html, unreadable_form};
+use super::layout::{Layout, error_page, html, unreadable_form, why};
 use super::signed_in::SignedIn;
 use crate::app::{App, Peer};
+use crate::auth::Principal;
 use crate::error::Error;
 
 #[derive(Template)]
@@ -85,7 +86,7 @@ pub(super) async fn post(
 
 /// What the person can mend is said above the form; anything else is a page of its own.
 fn refused(error: &Error, form: Login) -> Response {
-    let why = match error {
+    let said = match error {
         Error::Unauthenticated { .. } => "The name or the password is wrong.".to_owned(),
         Error::TooMany { retry_after_s } => {
             format!("Too many tries. The next one is looked at in {retry_after_s} s.")
@@ -93,8 +94,8 @@ fn refused(error: &Error, form: Login) -> Response {
         Error::Busy => "Others are signing in right now. Try again in a second.".to_owned(),
         other => return error_page(other, None),
     };
-    let page = Page::new(form.user, &form.next, Some(why));
-    let mut response = (error.status(), html(&page)).into_response();
+    let page = Page::new(form.user, &form.next, Some(said));
+    let mut response = why(error, (error.status(), html(&page)).into_response());
     if let Error::TooMany { retry_after_s } = error {
         let wait = (*retry_after_s).into();
         response.headers_mut().insert(header::RETRY_AFTER, wait);
@@ -111,6 +112,7 @@ pub(super) struct Logout {
 pub(super) async fn logout(
     State(app): State<App>,
     SignedIn(session): SignedIn,
+    Peer(peer): Peer,
     headers: HeaderMap,
     form: Result<Form<Logout>, FormRejection>,
 ) -> Response {
@@ -121,7 +123,8 @@ pub(super) async fn logout(
     if let Err(error) = app.check_form(&headers, &session, &form.csrf) {
         return error_page(&error, Some(session));
     }
-    match app.logout(&headers).await {
+    let by = Principal::of_session(&session, peer).by();
+    match app.logout(&headers, &by).await {
         Ok(cookie) => {
             let to = (StatusCode::SEE_OTHER, [(header::LOCATION, "/login")]);
             ([(header::SET_COOKIE, cookie)], to).into_response()

@@ -19,15 +19,22 @@ mod fixture;
 mod tests;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 
 use crate::app::App;
+use crate::rest::ACCESS_LIMIT;
 
 /// The routes of the pages. It sets no fallback: that one is the whole server's.
 pub(crate) fn router() -> Router<App> {
     Router::new()
         .route("/", get(clusters::root))
-        .route("/login", get(login::get).post(login::post))
+        .route(
+            "/login",
+            get(login::get)
+                .post(login::post)
+                .layer(DefaultBodyLimit::max(ACCESS_LIMIT)),
+        )
         .route("/logout", post(login::logout))
         .route("/clusters", get(clusters::get))
         .route("/clusters/{cluster}", get(cluster::get))

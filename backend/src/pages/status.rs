@@ -5,7 +5,8 @@ use askama::Template;
 use askama::filters::HtmlSafe;
 use isopath_api::ids::{BfdState, NeighborState};
 use isopath_api::observed::Health;
-use isopath_api::view::{OperationState, Severity, State};
+use isopath_api::operation::OperationState;
+use isopath_api::view::{Severity, State};
 
 /// What the glyph and the colour say. The style sheet and the glyphs know these by
 /// [`Kind::class`].
@@ -128,8 +129,12 @@ impl From<BfdState> for Status {
 impl From<OperationState> for Status {
     fn from(state: OperationState) -> Self {
         match state {
+            OperationState::Pending => Self::new(Kind::Draining, "Pending"),
             OperationState::Applying => Self::new(Kind::Draining, "Applying"),
             OperationState::Settling => Self::new(Kind::Draining, "Settling"),
+            OperationState::Blocked => Self::new(Kind::Degraded, "Blocked"),
+            OperationState::Cancelling => Self::new(Kind::Draining, "Cancelling"),
+            OperationState::Failed => Self::new(Kind::Down, "Failed"),
             OperationState::Succeeded => Self::new(Kind::Up, "Done"),
             OperationState::Cancelled => Self::new(Kind::Off, "Cancelled"),
         }

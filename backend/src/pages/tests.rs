@@ -6,15 +6,16 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
+use isopath_api::access::Role;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::status::Kind;
 use crate::app::App;
-use crate::auth::{COOKIE, hash_password};
+use crate::auth::{By, COOKIE, hash_password};
 use crate::clock::Clock;
-use crate::control::Apply;
+use crate::control::{Apply, Precondition};
 use crate::store::{Store, users};
 
 const PASSWORD: &str = "correct horse battery";
@@ -33,9 +34,15 @@ impl Server {
         let store = Store::open(&url).await.unwrap();
         let mut transaction = store.begin().await.unwrap();
         let hash = hash_password(PASSWORD).unwrap();
-        users::insert(&mut transaction, "mia", &hash, Timestamp::now())
-            .await
-            .unwrap();
+        users::insert(
+            &mut transaction,
+            "mia",
+            Role::Admin,
+            &hash,
+            Timestamp::now(),
+        )
+        .await
+        .unwrap();
         transaction.commit().await.unwrap();
         let shutdown = CancellationToken::new();
         let (app, _task) = App::start(store, Clock::default(), shutdown).await.unwrap();
@@ -89,9 +96,12 @@ impl Server {
         let apply = Apply {
             cluster,
             declaration,
-            actor: "test".to_owned(),
+            by: By::command(),
             reason: String::new(),
             dry_run: false,
+            expected: Precondition::None,
+            override_guards: Vec::new(),
+            key: None,
         };
         self.app.control().apply(apply).await.unwrap();
     }

@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use isopath_api::declare::DirectorSpec;
 use isopath_api::desired::AdminState;
 use isopath_api::ids::{DirectorName, NeighborState};
-use isopath_api::observed::Observed;
+use isopath_api::observed::{Condition, Observed};
 use isopath_api::reason::Reason;
-use isopath_api::view::{DirectorView, DirectorVipView, State};
+use isopath_api::view::{Contact, DirectorView, DirectorVipView, ReportsView, State};
 
 use super::{Facts, list};
-use crate::control::state::{DirectorState, Liveness, announces, is_connected};
+use crate::control::operation::Target;
+use crate::control::state::{DirectorState, Liveness, Report, announces, is_connected};
+use crate::ecmp;
 
 /// A director's state, and whether all that is wrong with it is a VIP it rightly withholds.
 struct Assessed {
@@ -47,6 +49,17 @@ pub(super) fn views(facts: &Facts<'_>) -> (Vec<DirectorView>, BTreeSet<DirectorN
     (views, withholding)
 }
 
+/// The directors' states alone.
+pub(super) fn states(facts: &Facts<'_>) -> Vec<(DirectorName, State)> {
+    let specs = facts.cluster.declaration.director.iter();
+    let state = |spec: &DirectorSpec| {
+        let director = facts.cluster.directors.get(&spec.name)?;
+        let assessed = assess(facts, spec, director);
+        Some((spec.name.clone(), assessed.state))
+    };
+    specs.filter_map(state).collect()
+}
+
 fn view(
     facts: &Facts<'_>,
     spec: &DirectorSpec,
@@ -67,6 +80,13 @@ fn view(
         admin_reason: director.admin_reason.clone(),
         version: observed.map(|observed| observed.version.clone()),
         last_report: director.report.as_ref().map(|report| report.received.wall),
+        reports: ReportsView {
+            accepted: director.reports,
+            last_sequence: director
+                .report
+                .as_ref()
+                .map(|report| report.observed.sequence),
+        },
         generation: director.generation,
         acknowledged_generation: director.acknowledged(&facts.cluster.epoch),
         neighbors: observed
@@ -78,10 +98,57 @@ fn view(
             .unwrap_or_default(),
         active: servers.map(|server| u64::from(server.active)).sum(),
         connections_per_second: stats.map(|stats| stats.connections_per_second).sum(),
-        conditions: observed
-            .map(|observed| observed.dataplane.conditions.clone())
-            .unwrap_or_default(),
+        conditions: conditions(director),
+        contact: Some(contact(facts, &spec.name, director)),
+        protocol: director.protocol,
+        clock_skew_ms: director.report.as_ref().map(Report::skew_ms),
+        refused: director
+            .refused
+            .iter()
+            .map(|(cause, tally)| (cause.as_str().to_owned(), tally.count))
+            .collect(),
     }
+}
+
+/// Whether a director is heard; by all other directors' databases where it is not.
+pub(super) fn contact(facts: &Facts<'_>, name: &DirectorName, director: &DirectorState) -> Contact {
+    match director.liveness(facts.now, facts.started) {
+        Liveness::Fresh => Contact::Heard,
+        Liveness::Stale(_) => Contact::Silent,
+        Liveness::NotYetHeard => Contact::NotYetHeard,
+        Liveness::Lost(_) | Liveness::NeverHeard => {
+            let when = (facts.now, facts.started);
+            let said = ecmp::testimony(facts.cluster, name, None, when);
+            if said.is_listed() {
+                Contact::AgentLost
+            } else if said.is_out() && !said.is_early() {
+                Contact::DirectorLost
+            } else {
+                Contact::Unknown
+            }
+        }
+    }
+}
+
+/// What the director says of itself, and that its clock is far off.
+fn conditions(director: &DirectorState) -> Vec<Condition> {
+    let Some(report) = &director.report else {
+        return Vec::new();
+    };
+    let mut conditions = report.observed.dataplane.conditions.clone();
+    if let Some(since) = director.skewed {
+        let skew_ms = report.skew_ms();
+        let where_to = if skew_ms > 0 { "ahead of" } else { "behind" };
+        let seconds = skew_ms.unsigned_abs() as f64 / 1000.0;
+        conditions.push(Condition {
+            code: "clock-skew".to_owned(),
+            text: format!("its clock is {seconds:.1} s {where_to} the controller's"),
+            remedy: "see on both that the clock is kept by NTP (`timedatectl`, `chronyc tracking`)"
+                .to_owned(),
+            since: since.wall,
+        });
+    }
+    conditions
 }
 
 /// The declared VIPs, then those that the director knows of besides.
@@ -121,7 +188,9 @@ fn vips(facts: &Facts<'_>, observed: &Observed) -> Vec<DirectorVipView> {
 fn assess(facts: &Facts<'_>, spec: &DirectorSpec, director: &DirectorState) -> Assessed {
     match director.admin_state {
         AdminState::Draining => {
-            let operation = facts.cluster.open_operation(&spec.name);
+            let operation = facts
+                .cluster
+                .open_operation(&Target::Director(spec.name.clone()));
             let detail = operation.map(|operation| operation.detail.clone());
             Assessed::new(
                 State::Draining,

@@ -4,18 +4,26 @@ mod directors;
 mod placement;
 mod problems;
 mod services;
+mod storage;
 mod vips;
 
 use isopath_api::ids::{DirectorName, NeighborState, RouterId, Vip};
 use isopath_api::observed::Observed;
+use isopath_api::operation::OperationView;
 use isopath_api::view::{ClusterSummary, ClusterView, State, SwitchView};
 
-pub(crate) use placement::{difference, differing};
-pub(crate) use services::last_check_in_words;
+pub(crate) use placement::{difference, differing, mismatches};
+pub(crate) use services::{last_check_in_words, real_servers};
+pub(crate) use storage::add_storage;
 
 use crate::clock::Moment;
-use crate::control::operation::Operation;
 use crate::control::state::{ClusterState, is_connected, lsdb_announcers};
+
+fn operations(facts: &Facts<'_>) -> Vec<OperationView> {
+    let open = facts.cluster.operations.iter();
+    open.map(|operation| operation.view(Some((facts.cluster, facts.now))))
+        .collect()
+}
 
 /// What `GET /api/v1/clusters/{c}` answers as of `now`, of a controller that started at
 /// `started`.
@@ -54,9 +62,24 @@ pub fn build(cluster: &ClusterState, now: Moment, started: Moment) -> ClusterVie
         directors,
         vips,
         services,
-        operations: cluster.operations.iter().map(Operation::view).collect(),
+        operations: operations(&facts),
         events: cluster.events.iter().cloned().collect(),
     }
+}
+
+/// The directors' states alone, in their declared order.
+pub(crate) fn director_states(
+    cluster: &ClusterState,
+    now: Moment,
+    started: Moment,
+) -> Vec<(DirectorName, State)> {
+    let facts = Facts {
+        cluster,
+        now,
+        started,
+        lsdb: freshest_lsdb(cluster, now),
+    };
+    directors::states(&facts)
 }
 
 /// A line of the list of clusters.

@@ -103,6 +103,20 @@ pub(crate) fn differing(cluster: &ClusterState, now: Moment) -> Differing {
     differing
 }
 
+/// How many directors would send the clients of each service elsewhere than declared.
+pub(crate) fn mismatches(cluster: &ClusterState, now: Moment) -> BTreeMap<ServiceId, usize> {
+    let services = cluster.derived.digests.keys();
+    let mut found: BTreeMap<ServiceId, usize> = services.map(|id| (*id, 0)).collect();
+    for director in cluster.directors.values() {
+        for (service, (_, agreement)) in compare(cluster, director, now) {
+            if agreement == Agreement::Differs {
+                *found.entry(service).or_default() += 1;
+            }
+        }
+    }
+    found
+}
+
 /// The directors that differ, each once, however many services it differs in.
 pub(super) fn problems(services: &[ServiceView], directors: &[DirectorName]) -> Vec<ProblemView> {
     let problem = |name: &DirectorName| {

@@ -6,16 +6,21 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use isopath_api::ecmp::EcmpCode;
 use isopath_api::ids::DirectorName;
 use isopath_api::observed::Health;
+use isopath_api::operation::OperationState;
 use isopath_api::reason::Reason;
 use isopath_api::view::{
-    DirectorView, DirectorVipView, ProblemView, RealServerView, ServiceView, State, VipView,
+    Contact, DirectorView, DirectorVipView, ProblemView, RealServerView, ServiceView, State,
+    VipView,
 };
 use jiff::Timestamp;
 
+use super::directors::contact;
 use super::{Facts, last_check_in_words, list, placement};
 use crate::control::state::DirectorState;
+use crate::ecmp::{self, Key};
 
 /// An operation that has not ended after so long is told.
 const SLOW_OPERATION: Duration = Duration::from_secs(30);
@@ -27,11 +32,12 @@ pub(super) fn find(
     services: &[ServiceView],
 ) -> Vec<ProblemView> {
     let mut problems: Vec<ProblemView> = Vec::new();
-    problems.extend(vips.iter().filter_map(|vip| of_vip(vip, directors)));
+    problems.extend(vips.iter().filter_map(|vip| of_vip(facts, vip, directors)));
     // A VIP that is rightly withheld is the VIP's problem, told there.
     let others = directors.iter().filter(|d| !withholding.contains(&d.name));
     problems.extend(others.filter_map(|director| of_director(facts, director)));
     problems.extend(uplinks(facts));
+    problems.extend(sets(facts, directors));
     problems.extend(conflicts(facts));
     problems.extend(slow_operations(facts));
     let specs = facts.cluster.declaration.director.iter();
@@ -90,7 +96,7 @@ pub(super) fn verdict(
     }
 }
 
-fn of_vip(vip: &VipView, directors: &[DirectorView]) -> Option<ProblemView> {
+fn of_vip(facts: &Facts<'_>, vip: &VipView, directors: &[DirectorView]) -> Option<ProblemView> {
     let problem = |state, cause, since, next: &str| {
         Some(ProblemView {
             state,
@@ -104,7 +110,8 @@ fn of_vip(vip: &VipView, directors: &[DirectorView]) -> Option<ProblemView> {
         let cause = format!("announced by {}, which is no director", list(&vip.foreign));
         let next = "find the router of that id: a director removed from the declaration goes on \
                     announcing until its speaker is stopped";
-        return problem(State::Degraded, cause, None, next);
+        let since = foreign_since(facts, vip);
+        return problem(State::Degraded, cause, since, next);
     }
     let missing: Vec<&DirectorView> = directors
         .iter()
@@ -192,7 +199,7 @@ fn of_director(facts: &Facts<'_>, view: &DirectorView) -> Option<ProblemView> {
             object: format!("director {}", view.name),
             cause: view.why.clone(),
             since: since(facts, director),
-            next: next_for(facts, director).to_owned(),
+            next: next_for(facts, &view.name, director).to_owned(),
         }),
     }
 }
@@ -206,9 +213,21 @@ fn since(facts: &Facts<'_>, director: &DirectorState) -> Option<Timestamp> {
     }
 }
 
-fn next_for(facts: &Facts<'_>, director: &DirectorState) -> &'static str {
+fn next_for(facts: &Facts<'_>, name: &DirectorName, director: &DirectorState) -> &'static str {
     match director.fresh(facts.now) {
-        None => "see on the director whether isopath-agent runs and reaches the controller",
+        None => match contact(facts, name, director) {
+            Contact::AgentLost => {
+                "the director still serves: see whether isopath-agent runs there and reaches the \
+                 controller, before `agent_hold` withdraws its VIPs"
+            }
+            Contact::DirectorLost => {
+                "the switches do not hear the director any more: look at its power, its links \
+                 and isopath-speaker"
+            }
+            Contact::Heard | Contact::Silent | Contact::Unknown | Contact::NotYetHeard => {
+                "see on the director whether isopath-agent runs and reaches the controller"
+            }
+        },
         Some(observed) if observed.speaker.is_none() => {
             "see on the director whether isopath-speaker runs"
         }
@@ -239,6 +258,62 @@ fn uplinks(facts: &Facts<'_>) -> Vec<ProblemView> {
     problems
 }
 
+/// Equal-cost sets that are not as they should be. What is a VIP's or a director's own problem
+/// is told there: who does not announce, who is no director, who announces though drained.
+fn sets(facts: &Facts<'_>, directors: &[DirectorView]) -> Vec<ProblemView> {
+    let conditions = &facts.cluster.conditions;
+    let is_up = |name: &DirectorName| {
+        let mut directors = directors.iter();
+        directors.any(|d| d.name == *name && d.state == State::Up)
+    };
+    let is_told = |key: &Key| match key.code {
+        EcmpCode::NoWitness
+        | EcmpCode::VipNotAnnounced
+        | EcmpCode::ForeignAnnouncer
+        | EcmpCode::AnnouncingWhileDrained => true,
+        EcmpCode::AnnouncedNotInSet | EcmpCode::InSetNotWanted | EcmpCode::WitnessesDisagree => {
+            key.director.as_ref().is_some_and(|name| !is_up(name))
+        }
+        EcmpCode::WidthBelowAnnouncers => ecmp::raised(conditions).any(|(other, _)| {
+            let same = (other.router, other.vip) == (key.router, key.vip);
+            same && other.code == EcmpCode::AnnouncedNotInSet
+        }),
+        EcmpCode::SwitchSeesNothing | EcmpCode::SwitchNotReached => false,
+    };
+    let untold = ecmp::raised(conditions).filter(|(key, _)| !is_told(key));
+    let problem = |group: ecmp::Group<'_>| {
+        let (key, held) = (group.key, group.held);
+        let at = match (&key.director, key.router) {
+            (Some(_), Some(router)) => format!(" at switch {router}"),
+            (Some(_) | None, Some(_) | None) => String::new(),
+        };
+        let of = group
+            .vips()
+            .map_or_else(String::new, |vips| format!(" for {vips}"));
+        let object = match (&key.director, key.router) {
+            (Some(director), _) => format!("director {director}"),
+            (None, Some(router)) => format!("switch {router}"),
+            (None, None) => key.to_string(),
+        };
+        ProblemView {
+            state: State::Degraded,
+            object,
+            cause: format!("{}{of}{at}: {}", key.code, held.difference.cause),
+            since: Some(held.first.wall),
+            next: held.difference.next.to_owned(),
+        }
+    };
+    ecmp::groups(untold).into_iter().map(problem).collect()
+}
+
+/// Since when routers that are no directors announce a VIP.
+fn foreign_since(facts: &Facts<'_>, vip: &VipView) -> Option<Timestamp> {
+    let conditions = facts.cluster.conditions.iter();
+    let foreign = conditions
+        .filter(|(key, _)| key.code == EcmpCode::ForeignAnnouncer && key.vip == Some(vip.vip));
+    foreign.map(|(_, held)| held.first.wall).min()
+}
+
 fn conflicts(facts: &Facts<'_>) -> Vec<ProblemView> {
     let shown = |(name, director): (&DirectorName, &DirectorState)| {
         let conflict = director.conflict(facts.now)?;
@@ -247,7 +322,7 @@ fn conflicts(facts: &Facts<'_>) -> Vec<ProblemView> {
             object: format!("agent of director {name}"),
             cause: format!("{}; it is refused", conflict.cause),
             since: Some(conflict.since.wall),
-            next: "stop that agent, or give it a name and router id of its own".to_owned(),
+            next: conflict.code.next().to_owned(),
         })
     };
     facts.cluster.directors.iter().filter_map(shown).collect()
@@ -262,13 +337,15 @@ fn slow_operations(facts: &Facts<'_>) -> Vec<ProblemView> {
         .cluster
         .operations
         .iter()
-        .filter(|operation| is_slow(operation.started_at))
+        .filter(|operation| {
+            is_slow(operation.started_at) || operation.state == OperationState::Blocked
+        })
         .map(|operation| ProblemView {
             state: State::Degraded,
-            object: format!("{} of {}", operation.kind.as_str(), operation.director),
+            object: format!("{} of {}", operation.kind_str(), operation.target),
             cause: format!("not done yet: {}", operation.detail),
             since: Some(operation.started_at),
-            next: "mend what it waits for, or undo it".to_owned(),
+            next: "mend what it waits for, or cancel it".to_owned(),
         })
         .collect()
 }

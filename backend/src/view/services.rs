@@ -3,9 +3,13 @@
 use isopath_api::declare::{RealServerSpec, ServiceSpec};
 use isopath_api::ids::DirectorName;
 use isopath_api::observed::{Health, Observed, RealServerObserved, ServiceObserved};
+use isopath_api::operation::RealServerAdminView;
 use isopath_api::view::{RealServerSeen, RealServerView, ServiceView, State};
 
 use super::{Facts, list, placement};
+use crate::clock::Moment;
+use crate::control::operation::{ServerName, Target, connections};
+use crate::control::state::ClusterState;
 
 pub(super) fn views(facts: &Facts<'_>) -> Vec<ServiceView> {
     let fresh: Vec<(&DirectorName, &Observed)> = facts
@@ -19,13 +23,66 @@ pub(super) fn views(facts: &Facts<'_>) -> Vec<ServiceView> {
         })
         .collect();
     let mut placements = placement::views(facts);
+    let quiesced = &facts.cluster.quiesced;
     let services = facts.cluster.declaration.service.iter();
     services
-        .map(|spec| ServiceView {
-            placement: placements.remove(&spec.id()),
-            ..view(spec, &fresh)
+        .map(|spec| {
+            let mut shown = ServiceView {
+                placement: placements.remove(&spec.id()),
+                ..view(spec, &fresh)
+            };
+            for server in &mut shown.real_servers {
+                server.admin_state = quiesced.server(spec.id(), server.real_server);
+            }
+            shown
         })
         .collect()
+}
+
+/// Every declared real server in each service that has it, with what is wanted of it.
+pub(crate) fn real_servers(cluster: &ClusterState, now: Moment) -> Vec<RealServerAdminView> {
+    let fresh: Vec<&Observed> = cluster
+        .directors
+        .values()
+        .filter_map(|director| director.fresh(now))
+        .collect();
+    let mut all = Vec::new();
+    for service in &cluster.declaration.service {
+        let id = service.id();
+        let mut told = cluster.derived.services.iter();
+        let told = told.find(|told| told.id() == id);
+        for server in &service.real_server {
+            let real_server = service.real_server_id(server);
+            let told = told.and_then(|told| {
+                let mut servers = told.real_server.iter();
+                servers.find(|it| told.real_server_id(it) == real_server)
+            });
+            let found = cluster.quiesced.real_servers.get(&(id, real_server));
+            let target = Target::RealServer(
+                ServerName {
+                    address: *real_server.0.ip(),
+                    port: Some(real_server.0.port()),
+                },
+                Some(id),
+            );
+            let counts = fresh.iter().map(|it| connections(it, &target, &[]));
+            let (active, inactive) = counts.fold((0, 0), |(a, i), (active, inactive)| {
+                (a + active, i + inactive)
+            });
+            all.push(RealServerAdminView {
+                service: id,
+                vip: service.vip,
+                real_server,
+                weight: server.weight,
+                wanted_weight: told.map_or(0, |told| told.weight),
+                admin_state: cluster.quiesced.server(id, real_server),
+                admin_reason: found.map(|found| found.reason.clone()).unwrap_or_default(),
+                active,
+                inactive,
+            });
+        }
+    }
+    all
 }
 
 fn view(spec: &ServiceSpec, fresh: &[(&DirectorName, &Observed)]) -> ServiceView {
@@ -118,6 +175,7 @@ fn real_server(
         real_server: id,
         state,
         weight: server.weight,
+        admin_state: Default::default(),
         active: sum(|server| u64::from(server.active)),
         inactive: sum(|server| u64::from(server.inactive)),
         connections_per_second: sum(|server| {

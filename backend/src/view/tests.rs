@@ -1,19 +1,21 @@
 //! One table: what is heard, and what is then shown.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use isopath_api::desired::AdminState;
 use isopath_api::ids::NeighborState;
 use isopath_api::interface::{Authentication, Interface, Refused};
 use isopath_api::observed::{CheckResult, Health};
+use isopath_api::operation::StepName;
 use isopath_api::reason::Reason;
-use isopath_api::view::{Agreement, DirectorView, OperationState};
+use isopath_api::view::{Agreement, Contact, DirectorView};
 use jiff::Timestamp;
 
 use super::*;
-use crate::control::operation::{Kind, Operation};
-use crate::control::state::Conflict;
+use crate::control::operation::Kind;
+use crate::control::state::{Conflict, Report};
 use crate::testing::{Known, SERVICE, observed, router_id, set_health, with_digest, withdrawn};
 
 fn shown(known: &Known) -> ClusterView {
@@ -205,6 +207,7 @@ fn one_director_in_trouble() {
             change: |known| {
                 let now = known.now;
                 known.director(1).conflict = Some(Conflict {
+                    code: crate::control::fleet::Refused::WrongAgent,
                     cause: "a second agent speaks for d1".to_owned(),
                     since: now,
                     last: now,
@@ -400,20 +403,9 @@ fn a_service_that_is_not_decided_yet_is_unknown() {
 fn an_operation_that_hangs_is_told_with_what_it_waits_for() {
     let mut known = Known::healthy(2);
     known.director(1).admin_state = AdminState::Draining;
-    known.cluster.operations.push(Operation {
-        id: "op_1".to_owned(),
-        cluster: known.cluster.name.clone(),
-        director: "d1".parse().unwrap(),
-        kind: Kind::Drain,
-        state: OperationState::Applying,
-        detail: "d1 still announces 10.99.0.1".to_owned(),
-        need_generation: 2,
-        requested_by: "ops".to_owned(),
-        reason: String::new(),
-        override_guards: Vec::new(),
-        started_at: known.now.wall,
-        ended_at: None,
-    });
+    let mut operation = known.operation(Kind::Drain, "d1", StepName::Withdraw);
+    operation.detail = "d1 still announces 10.99.0.1".to_owned();
+    known.cluster.operations.push(operation);
     let view = shown(&known);
     assert_eq!(director(&view, 1).state, State::Draining);
     assert_eq!(director(&view, 1).why, "d1 still announces 10.99.0.1");
@@ -569,4 +561,70 @@ fn only_directors_at_the_lowest_cost_make_the_width() {
         ["d3"],
         "the backup's turn"
     );
+}
+
+#[test]
+fn a_lost_agent_is_told_from_a_lost_director() {
+    let contact = |known: &Known| {
+        let view = build(&known.cluster, known.now, known.started);
+        let problem = view.problems.iter().find(|it| it.object == "director d1");
+        let next = problem.map_or(String::new(), |it| it.next.clone());
+        (
+            view.directors[0].contact.unwrap(),
+            view.directors[0].state,
+            next,
+        )
+    };
+    let mut known = Known::healthy(2);
+    assert_eq!(contact(&known).0, Contact::Heard);
+    known.pass(Duration::from_secs(6));
+    known.hear(observed(2, &[1, 2]));
+    assert_eq!(contact(&known).0, Contact::Silent);
+    known.pass(Duration::from_secs(30));
+    known.hear(observed(2, &[1, 2]));
+    let (lost, state, next) = contact(&known);
+    assert_eq!((lost, state), (Contact::AgentLost, State::Degraded));
+    assert!(next.contains("still serves"), "{next}");
+    known.hear(observed(2, &[2]));
+    let (lost, state, next) = contact(&known);
+    assert_eq!((lost, state), (Contact::DirectorLost, State::Down));
+    assert!(next.contains("power"), "{next}");
+    known.pass(Duration::from_secs(31));
+    let (lost, state, _) = contact(&known);
+    assert_eq!(
+        (lost, state),
+        (Contact::Unknown, State::Unknown),
+        "nobody can tell"
+    );
+    let mut started = Known::new(2);
+    started.started = started.now;
+    assert_eq!(
+        contact(&started).0,
+        Contact::NotYetHeard,
+        "silence proves nothing yet"
+    );
+}
+
+#[test]
+fn a_clock_that_is_far_off_is_a_condition() {
+    let mut known = Known::healthy(1);
+    let conditions = |known: &Known| {
+        let view = build(&known.cluster, known.now, known.started);
+        view.directors[0].conditions.clone()
+    };
+    assert_eq!(conditions(&known), []);
+    let mut late = observed(1, &[1]);
+    let received = known.now;
+    late.at = received.wall - Duration::from_millis(5_250);
+    let director = known.director(1);
+    director.report = Some(Report {
+        observed: Arc::new(late),
+        received,
+    });
+    director.skewed = Some(received);
+    let found = conditions(&known);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].code, "clock-skew");
+    assert_eq!(found[0].text, "its clock is 5.2 s behind the controller's");
+    assert_eq!(found[0].since, received.wall);
 }

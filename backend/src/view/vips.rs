@@ -21,6 +21,12 @@ pub(super) fn views(facts: &Facts<'_>) -> Vec<VipView> {
         .vip
         .iter()
         .map(|vip| {
+            let admin_state = cluster.quiesced.vip(vip.address);
+            // One that is taken out of service is wanted nowhere.
+            let wanted = match admin_state {
+                AdminState::Active => wanted.clone(),
+                AdminState::Draining | AdminState::Drained => Vec::new(),
+            };
             let routers = facts.lsdb.as_ref().map(|lsdb| lsdb.announcers(vip.address));
             let listed = routers.unwrap_or_default();
             let is_listed = |name: &DirectorName| {
@@ -36,6 +42,8 @@ pub(super) fn views(facts: &Facts<'_>) -> Vec<VipView> {
             let complete = wanted.iter().all(|name| real.contains(name));
             let state = match routers {
                 None => State::Unknown,
+                Some(_) if admin_state == AdminState::Draining => State::Draining,
+                Some(_) if admin_state == AdminState::Drained && real.is_empty() => State::Safe,
                 Some(_) if real.is_empty() => State::Down,
                 Some(_) if complete && foreign.is_empty() => State::Up,
                 Some(_) => State::Degraded,
@@ -44,11 +52,13 @@ pub(super) fn views(facts: &Facts<'_>) -> Vec<VipView> {
             let lowest = wanted
                 .iter()
                 .filter(|name| Some(vip.cost_at(name)) == cheapest);
+            let lowest = lowest.cloned().collect();
             VipView {
                 vip: vip.address,
                 state,
-                lowest: lowest.cloned().collect(),
-                wanted: wanted.clone(),
+                lowest,
+                admin_state,
+                wanted,
                 real,
                 foreign,
                 widths: widths(facts, vip.address),

@@ -20,6 +20,8 @@ const VIPS_NAMED: usize = 4;
 #[template(path = "cluster/directors.html")]
 pub(crate) struct Directors {
     cluster: String,
+    /// Whether whoever looks may drain.
+    may_operate: bool,
     rows: Vec<Row>,
 }
 
@@ -73,9 +75,10 @@ enum Report {
 }
 
 impl Directors {
-    pub(super) fn new(view: &ClusterView) -> Self {
+    pub(super) fn new(view: &ClusterView, may_operate: bool) -> Self {
         Self {
             cluster: view.name.to_string(),
+            may_operate,
             rows: view.directors.iter().map(|d| row(view, d)).collect(),
         }
     }
@@ -191,6 +194,7 @@ fn vip(view: &ClusterView, director: &DirectorView, vip: &DirectorVipView) -> Vi
 /// Withdrawn on an operator's word is no fault; anything else is.
 fn withdrawn(reason: &Reason) -> Status {
     let kind = match reason {
+        Reason::Draining { .. } => Kind::Draining,
         Reason::Drained { .. } => Kind::Safe,
         Reason::Override { .. } | Reason::NotWanted | Reason::NoServices | Reason::Stopping => {
             Kind::Off

@@ -70,15 +70,13 @@ struct Page {
 impl Page {
     fn new(view: &ClusterView, session: Session) -> Self {
         let name = view.name.as_str();
+        let fragments = Fragment::all(view, session.may_operate());
         let layout = Layout::new(verdict::title(view), view.as_of)
             .signed_in(session)
             .crumb("Clusters", "/clusters")
             .crumb(name, format!("/clusters/{name}"))
             .live(format!("/live?page=cluster&cluster={name}"));
-        Self {
-            layout,
-            fragments: Fragment::all(view),
-        }
+        Self { layout, fragments }
     }
 }
 
@@ -98,15 +96,15 @@ pub(super) enum Fragment {
 }
 
 impl Fragment {
-    /// All of the page, in its order.
-    pub(super) fn all(view: &ClusterView) -> Vec<Self> {
+    /// All of the page, in its order, for somebody who may drain or only look.
+    pub(super) fn all(view: &ClusterView, may_operate: bool) -> Vec<Self> {
         vec![
             Self::Verdict(Verdict::new(view)),
             Self::Problems(Problems::new(view)),
             Self::Warnings(Warnings::new(view)),
             Self::Operations(Operations::new(view)),
             Self::Topology(Topology::new(view)),
-            Self::Directors(Directors::new(view)),
+            Self::Directors(Directors::new(view, may_operate)),
             Self::Vips(Vips::new(view)),
             Self::Services(Services::new(view)),
             Self::Events(Events::new(view)),

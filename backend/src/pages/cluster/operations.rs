@@ -1,7 +1,8 @@
 //! Changes that are under way.
 
 use askama::Template;
-use isopath_api::view::{ClusterView, OperationState, OperationView};
+use isopath_api::operation::{OperationView, StepState, StepView};
+use isopath_api::view::ClusterView;
 
 use crate::pages::status::Status;
 use crate::pages::text::Age;
@@ -18,7 +19,7 @@ struct Row {
     title: String,
     anchor: String,
     status: Status,
-    steps: [Step; 3],
+    steps: Vec<Step>,
     detail: String,
     requested_by: String,
     reason: String,
@@ -38,6 +39,8 @@ enum Stand {
     Done,
     Now,
     Ahead,
+    Skipped,
+    Overdue,
 }
 
 impl Stand {
@@ -46,6 +49,8 @@ impl Stand {
             Self::Done => "done",
             Self::Now => "now",
             Self::Ahead => "ahead",
+            Self::Skipped => "skipped",
+            Self::Overdue => "overdue",
         }
     }
 
@@ -55,6 +60,8 @@ impl Stand {
             Self::Done => "done",
             Self::Now => "under way",
             Self::Ahead => "not yet",
+            Self::Skipped => "left out",
+            Self::Overdue => "not over at the deadline",
         }
     }
 }
@@ -64,9 +71,9 @@ impl Operations {
         let row = |operation: &OperationView| Row {
             id: operation.id.clone(),
             title: title(operation),
-            anchor: format!("director-{}", operation.director),
+            anchor: anchor(operation),
             status: operation.state.into(),
-            steps: steps(operation.state),
+            steps: operation.steps.iter().map(Step::from).collect(),
             detail: operation.detail.clone(),
             requested_by: operation.requested_by.clone(),
             reason: operation.reason.clone(),
@@ -81,28 +88,39 @@ impl Operations {
 }
 
 fn title(operation: &OperationView) -> String {
-    let verb = match operation.kind.as_str() {
-        "director.drain" => "Drain",
-        "director.undrain" => "Undrain",
+    let (what, verb) = operation.kind.split_once('.').unwrap_or_default();
+    let verb = match verb {
+        "drain" => "Drain",
+        "undrain" => "Undrain",
         other => other,
     };
-    format!("{verb} {}", operation.director)
+    let what = match what {
+        "real_server" => "real server ",
+        "vip" => "VIP ",
+        _ => "",
+    };
+    format!("{verb} {what}{}", operation.target)
 }
 
-fn steps(state: OperationState) -> [Step; 3] {
-    let stands = match state {
-        OperationState::Applying => [Stand::Now, Stand::Ahead, Stand::Ahead],
-        OperationState::Settling => [Stand::Done, Stand::Now, Stand::Ahead],
-        OperationState::Succeeded => [Stand::Done; 3],
-        OperationState::Cancelled => [Stand::Ahead; 3],
-    };
-    let names = [
-        "Director acknowledges",
-        "Other directors' LSDBs agree",
-        "Done",
-    ];
-    std::array::from_fn(|i| Step {
-        name: names[i],
-        stand: stands[i],
-    })
+/// Where on the page its target is.
+fn anchor(operation: &OperationView) -> String {
+    match operation.kind.split_once('.') {
+        Some(("director", _)) => format!("director-{}", operation.target),
+        Some(_) | None => String::new(),
+    }
+}
+
+impl From<&StepView> for Step {
+    fn from(step: &StepView) -> Self {
+        Self {
+            name: step.step.title(),
+            stand: match step.state {
+                StepState::Ahead => Stand::Ahead,
+                StepState::Now => Stand::Now,
+                StepState::Done => Stand::Done,
+                StepState::Skipped => Stand::Skipped,
+                StepState::Overdue => Stand::Overdue,
+            },
+        }
+    }
 }

@@ -34,7 +34,7 @@ fn page(view: &ClusterView) -> String {
 /// The section of that id.
 fn section(view: &ClusterView, id: &str) -> String {
     let start = format!("<section id=\"{id}\"");
-    let mut fragments = Fragment::all(view).into_iter().map(|f| f.to_string());
+    let mut fragments = Fragment::all(view, true).into_iter().map(|f| f.to_string());
     fragments.find(|html| html.starts_with(&start)).unwrap()
 }
 
@@ -141,11 +141,11 @@ fn a_drained_director_says_why_and_offers_the_way_back() {
     let operation = section(&view, "operations");
     reads(
         &operation,
-        "Settling Drain d2 for 12s Director acknowledges : done",
+        "Settling Drain d2 for 12s Guards allow it : done",
     );
     reads(
         &operation,
-        "Other directors' LSDBs agree : under way Done : not yet",
+        "Withdrawn : done Other databases agree : under way Traffic has left : not yet",
     );
     reads(
         &operation,
@@ -438,4 +438,16 @@ fn the_worst_problems_are_shown_and_the_rest_are_counted() {
         section(&view, "services").contains(row),
         "the link leads nowhere"
     );
+}
+
+#[test]
+fn who_may_only_look_is_offered_no_drain() {
+    let view = fixture::healthy();
+    let offers = |may_operate| {
+        let fragments = Fragment::all(&view, may_operate);
+        let html: String = fragments.iter().map(ToString::to_string).collect();
+        html.contains("/drain\"")
+    };
+    assert!(offers(true), "an operator is");
+    assert!(!offers(false), "a viewer is not");
 }
