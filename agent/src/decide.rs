@@ -1,7 +1,7 @@
 //! Whether a VIP is announced, and why: a pure function of everything that has a say.
 //!
 //! In falling order of precedence: the process stops; an operator overrides the VIP; the
-//! desired state no longer has it; the director is drained; a step of its data plane failed;
+//! desired state no longer has it; the director or the VIP is drained; a step of its data plane failed;
 //! its services are below quorum or undecided; its data plane is not set up yet. What is left
 //! is announced.
 
@@ -25,6 +25,8 @@ pub struct Inputs<'a> {
     pub admin_state: AdminState,
     /// The operator's words for that.
     pub admin_reason: &'a str,
+    /// The VIPs that no director shall announce, and the operator's words for that.
+    pub withdraw: &'a BTreeMap<Vip, String>,
     /// The operator's overrides of single VIPs.
     pub overrides: &'a BTreeMap<Vip, Override>,
     /// How far the data plane is for a VIP.
@@ -89,13 +91,45 @@ fn decide_vip(inputs: &Inputs<'_>, spec: &VipSpec) -> Decision {
             reason: Reason::Override { text: text.clone() },
         };
     }
-    match inputs.admin_state {
-        AdminState::Active => {}
-        AdminState::Draining | AdminState::Drained => {
-            let text = inputs.admin_reason.to_owned();
-            return withdrawn(vip, Reason::Drained { text });
-        }
+    if let Some(text) = inputs.withdraw.get(&vip) {
+        let text = text.clone();
+        return withdrawn(vip, Reason::Drained { text });
     }
+    let text = inputs.admin_reason.to_owned();
+    match inputs.admin_state {
+        AdminState::Active => by_health(inputs, spec),
+        AdminState::Draining => {
+            let decision = by_health(inputs, spec);
+            let had = inputs.announced.contains(&vip) || inputs.held.contains(&vip);
+            match decision.announce {
+                None => decision,
+                // Whoever is on the way out takes no VIP over.
+                Some(_) if !had => withdrawn(vip, Reason::Drained { text }),
+                Some(announce) => Decision {
+                    vip,
+                    announce: Some(Announce {
+                        cost: HIGHEST_COST,
+                        ..announce
+                    }),
+                    // What the checks have yet to confirm stays so.
+                    reason: if decision.reason == Reason::HeldOverRestart {
+                        decision.reason
+                    } else {
+                        Reason::Draining { text }
+                    },
+                },
+            }
+        }
+        AdminState::Drained => withdrawn(vip, Reason::Drained { text }),
+    }
+}
+
+/// The metric of a director that is on its way out: the highest that an announcement can have,
+/// whatever kind of LSA carries it. The switches choose any other director that announces.
+const HIGHEST_COST: u16 = u16::MAX;
+
+fn by_health(inputs: &Inputs<'_>, spec: &VipSpec) -> Decision {
+    let vip = spec.address;
     let readiness = (inputs.readiness)(vip);
     if let Readiness::Failed(reason) = readiness {
         return withdrawn(vip, reason);

@@ -10,7 +10,7 @@ use isopath_api::declare::{
 use isopath_api::desired::{AdminState, Desired};
 use isopath_api::digest::{self, ServiceDigest};
 use isopath_api::fault::{Fault, parse_json};
-use isopath_api::ids::{ClusterName, DirectorName, RouterId, ServiceId};
+use isopath_api::ids::{ClusterName, DirectorName, RouterId, ServiceId, Vip};
 use isopath_api::sections::Placed;
 use thiserror::Error;
 
@@ -25,6 +25,8 @@ pub struct Intent {
     pub admin_state: AdminState,
     /// The operator's words for an admin state other than active.
     pub admin_reason: String,
+    /// The VIPs that are not announced although they are there, and the operator's words.
+    pub withdraw: BTreeMap<Vip, String>,
     /// The settings that all services share.
     pub lvs: Lvs,
     /// What the digest of each service must be, where that decides anything.
@@ -45,6 +47,7 @@ impl Intent {
             generation: 0,
             admin_state: AdminState::Active,
             admin_reason: String::new(),
+            withdraw: BTreeMap::new(),
             lvs,
             digests: own_digests(&file.service, &lvs),
             vips: file
@@ -87,6 +90,7 @@ impl From<Desired> for Intent {
             generation: desired.generation,
             admin_state: desired.admin_state,
             admin_reason: desired.admin_reason,
+            withdraw: desired.withdraw,
             lvs: desired.lvs,
             digests,
             vips: desired.vip,

@@ -11,6 +11,7 @@
 //! - [`readiness`]: what speaks against announcing a VIP for the first time;
 //! - [`speaker_link`]: the connection to the speaker, and the speaker that the agent starts;
 //! - [`controller_link`]: the stream of the [`desired`] state, and reports;
+//! - [`enroll`] and [`identity`]: who this agent is to the controller;
 //! - [`socket`] and [`metrics`]: what operators and Prometheus ask;
 //! - [`preview`]: what would be done, without doing it;
 //! - [`overrides`] and [`store`]: what outlives the process;
@@ -23,7 +24,9 @@ pub mod controller_link;
 pub mod dataplane;
 pub mod decide;
 pub mod desired;
+pub mod enroll;
 pub mod health;
+pub mod identity;
 pub mod kernel;
 pub mod memory;
 pub mod metrics;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use isopath_agent::enroll::{Enroll, enroll};
 use isopath_agent::memory;
 use isopath_agent::preview::preview;
 use isopath_agent::real_server::command::Verb;
@@ -46,6 +47,23 @@ enum Director {
         /// Never start a speaker: it runs by itself, as a unit of its own.
         #[arg(long)]
         no_speaker: bool,
+    },
+    /// Gets this director's agent a certificate for a one-time token, and keeps it in the state
+    /// directory for `[controller] identity = "enrolled"`.
+    Enroll {
+        /// The director's file.
+        #[arg(long)]
+        config: PathBuf,
+        /// The controller's URL [default: that of the file].
+        #[arg(long, value_name = "URL")]
+        controller: Option<String>,
+        /// The file that holds the token.
+        #[arg(long, value_name = "FILE")]
+        token_file: PathBuf,
+        /// SHA-256 of the certificate of the controller's authority, as it was printed with the
+        /// token; without it, the system's authorities or the file's `ca_file` must vouch for it.
+        #[arg(long, value_name = "SHA256")]
+        ca_pin: Option<String>,
     },
     /// Validates the file and says what it declares.
     Check {
@@ -92,7 +110,9 @@ fn warn(config: &Path, file: &DirectorFile) -> anyhow::Result<()> {
 }
 
 fn director(command: Director) -> ExitCode {
-    let (Director::Run { config, .. } | Director::Check { config, .. }) = &command;
+    let (Director::Run { config, .. }
+    | Director::Check { config, .. }
+    | Director::Enroll { config, .. }) = &command;
     let (file, sections) = match read_sections(config) {
         Ok(read) => read,
         Err(error) => {
@@ -109,6 +129,17 @@ fn director(command: Director) -> ExitCode {
         Director::Check { config, json, .. } => {
             warn(&config, &file).and_then(|()| plan(&file, json))
         }
+        Director::Enroll {
+            controller,
+            token_file,
+            ca_pin,
+            ..
+        } => get_identity(Enroll {
+            file: &file,
+            controller: controller.as_deref(),
+            token_file: &token_file,
+            ca_pin: ca_pin.as_deref(),
+        }),
         Director::Run { config, no_speaker } => start(
             file,
             Options {
@@ -131,6 +162,19 @@ fn director(command: Director) -> ExitCode {
 fn print(line: &str) -> anyhow::Result<()> {
     use std::io::Write;
     writeln!(std::io::stdout(), "{line}").context("cannot write to the standard output")
+}
+
+/// Enrols and says as whom.
+fn get_identity(wanted: Enroll<'_>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let enrolled = runtime.block_on(enroll(wanted))?;
+    print(&format!(
+        "enrolled as agent {} of director {} in cluster {}, until {}",
+        enrolled.id, enrolled.director, enrolled.cluster, enrolled.expires_at
+    ))
 }
 
 /// Prints what an agent would do.

@@ -171,6 +171,7 @@ mod tests {
             generation: 0,
             admin_state: isopath_api::desired::AdminState::Active,
             admin_reason: String::new(),
+            withdraw: BTreeMap::new(),
             lvs: isopath_api::declare::Lvs::default(),
             digests: BTreeMap::new(),
             vips: serde_json::from_value(serde_json::json!([{ "address": "10.99.0.1" }])).unwrap(),

@@ -1,7 +1,8 @@
 //! Small JSON files in the state directory, replaced as a whole.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -92,9 +93,32 @@ where
     written.unwrap_or_else(|error| Err(StoreError::io("write", &at)(io::Error::other(error))))
 }
 
+/// The same for what nobody but the owner may read.
+///
+/// # Errors
+/// As [`write_json`].
+pub fn write_private_json(path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
+    let bytes = serde_json::to_vec(value).map_err(|source| StoreError::Damaged {
+        path: path.to_owned(),
+        source,
+    })?;
+    write_as(path, &bytes, 0o600)
+}
+
 fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    write_as(path, bytes, 0o666)
+}
+
+fn write_as(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
     let temporary = path.with_extension("new");
-    let mut file = File::create(&temporary).map_err(StoreError::io("create", &temporary))?;
+    // One that a crash left may have another mode.
+    remove(&temporary)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&temporary)
+        .map_err(StoreError::io("create", &temporary))?;
     file.write_all(bytes)
         .and_then(|()| file.sync_all())
         .map_err(StoreError::io("write", &temporary))?;

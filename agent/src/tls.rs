@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, OnceLock};
 
-use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use sha2::{Digest as _, Sha256};
 use tokio_rustls::TlsConnector;
 
 /// The two ways in which a check looks at a real server's certificate.
@@ -74,6 +75,79 @@ pub(crate) fn client_config() -> rustls::ConfigBuilder<ClientConfig, rustls::Wan
     ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("ring has the cipher suites of the default protocol versions")
+}
+
+/// SHA-256 of a certificate: what a first contact knows an authority by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pin(String);
+
+impl Pin {
+    /// Reads 64 hexadecimal digits.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let digits = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        digits.then(|| Self(text.to_ascii_lowercase()))
+    }
+
+    fn is_of(&self, certificate: &CertificateDer<'_>) -> bool {
+        let hash = Sha256::digest(certificate);
+        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        hash == self.0
+    }
+}
+
+/// Takes a server that shows the pinned authority and a certificate which that has issued for the
+/// server's name.
+#[derive(Debug)]
+pub(crate) struct PinnedAuthority(pub(crate) Pin);
+
+impl ServerCertVerifier for PinnedAuthority {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let authority = intermediates.iter().find(|it| self.0.is_of(it));
+        let authority = authority.ok_or_else(|| {
+            let shown = "the controller does not show the authority of the pin: it is another \
+                         controller, or somebody is in between";
+            rustls::Error::General(shown.to_owned())
+        })?;
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.clone().into_owned())?;
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider()
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
 }
 
 /// Each check does a whole handshake: that is what it is to test, and a session cache of

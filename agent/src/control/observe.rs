@@ -105,8 +105,11 @@ impl State {
             .collect();
         // The kernel's order is canonical too, so every director lists them alike.
         real_servers.sort_by_key(|real_server| real_server.real_server);
+        let is_wanted = |id: &RealServerId| real_servers.iter().any(|it| it.real_server == *id);
+        let leaving = in_kernel.keys().filter(|id| !is_wanted(id)).copied();
         ServiceObserved {
             service,
+            leaving: leaving.collect(),
             real_servers,
             stats: kernel.map(|kernel| kernel.stats),
             digest: self.digest(service).cloned(),

@@ -379,6 +379,7 @@ impl State {
             services: &|vip| self.tallies(vip),
             admin_state: intent.admin_state,
             admin_reason: &intent.admin_reason,
+            withdraw: &intent.withdraw,
             overrides: &self.overrides,
             readiness: &|vip| self.readiness(vip),
             held: self.held.as_ref().unwrap_or(&nothing),

@@ -3,13 +3,15 @@
 use isopath_api::config::Dataplane as DataplaneKind;
 use isopath_api::desired::AdminState;
 use isopath_api::ids::{RealServerId, ServiceId, Vip};
+use isopath_api::observed::Stats;
 use isopath_api::reason::Reason;
 use isopath_api::speaker::{Announced, Owner, Source, Status};
+use isopath_ipvs::{DestinationSpec, Forwarding, Scheduler, ServiceKey};
 use std::collections::BTreeMap;
 use tokio::time::advance;
 
 use super::*;
-use crate::dataplane::Report;
+use crate::dataplane::{KernelRealServer, KernelService, Report};
 use crate::health::{CheckKey, Checks};
 use crate::overrides::Override;
 
@@ -42,6 +44,7 @@ fn intent(change: impl FnOnce(&mut Intent)) -> Arc<Intent> {
         generation: 1,
         admin_state: AdminState::Active,
         admin_reason: String::new(),
+        withdraw: BTreeMap::new(),
         lvs: isopath_api::declare::Lvs::default(),
         digests: BTreeMap::new(),
         vips: serde_json::from_value(serde_json::json!([{ "address": "10.99.0.1" }])).unwrap(),
@@ -597,6 +600,43 @@ async fn a_report_says_what_is_in_force() {
     assert_eq!(ids, [server(11), server(12)], "the canonical order");
     assert_eq!(servers[1].last_check.as_ref().unwrap().detail, "played");
     assert_eq!(bench.state.observed(NOW, None).sequence, 2);
+}
+
+#[tokio::test]
+async fn a_report_says_what_the_kernel_has_and_nobody_wants_any_more() {
+    let mut bench = Bench::new();
+    bench.state.take_speaker(connected(&[]));
+    bench.state.apply(intent(|_| {}), NOW);
+    let in_kernel = |last| KernelRealServer {
+        spec: DestinationSpec::new(server(last).0.into(), Forwarding::Masquerade, 0),
+        active: 2,
+        inactive: 0,
+        stats: Stats::default(),
+    };
+    let key = ServiceKey::tcp("10.99.0.1:80".parse().unwrap());
+    let kept = KernelService {
+        spec: isopath_ipvs::ServiceSpec::new(key, Scheduler::Rr),
+        stats: Stats::default(),
+        real_servers: [in_kernel(13), in_kernel(11)].into(),
+    };
+    let report = Report {
+        services: Arc::new([(service(), Arc::new(kept))].into()),
+        ..Report::default()
+    };
+    bench.state.take_kernel(Arc::new(KernelReport {
+        report,
+        ..KernelReport::default()
+    }));
+    bench.state.settle(NOW);
+    let observed = bench.state.observed(NOW, None);
+    let found = &observed.services[0];
+    assert_eq!(found.leaving, [server(13)]);
+    let weights: Vec<_> = found
+        .real_servers
+        .iter()
+        .map(|it| it.effective_weight)
+        .collect();
+    assert_eq!(weights, [Some(0), None]);
 }
 
 mod digests;

@@ -4,27 +4,32 @@
 //! `report.rs` posts what this director observes. Neither is needed for the director to go on:
 //! what was accepted last is on disk and in force.
 
+mod renew;
 mod report;
 mod sse;
 mod stream;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use isopath_api::config::ControllerConfig;
+use isopath_api::config::{AgentIdentityKind, ControllerConfig};
 use isopath_api::desired::Desired;
+use isopath_api::fleet::{MACHINE_HEADER, PROTOCOL, PROTOCOL_HEADER};
 use isopath_api::observed::{ControllerObserved, Observed};
 use isopath_api::problem::Problem;
 use jiff::Timestamp;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, Response, redirect};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::desired::{Identity, Intent, Refusal};
+use crate::identity::{self, AgentIdentity, IdentityError};
 use crate::store::StoreError;
-use crate::tls;
+use crate::tls::{self, Pin, PinnedAuthority};
 
 /// How long the TCP (and TLS) handshake may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -32,8 +37,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The most that is read of an error's body.
 const MAX_PROBLEM: usize = 64 << 10;
 
-/// The longest time between attempts, and between reports that fail.
+/// Within this the first attempt after a failure is made: a controller that restarts finds a whole
+/// fleet's handshakes spread over it.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+
+/// The bound of the time between attempts.
 const MAX_RETRY: Duration = Duration::from_secs(15);
+
+/// The most that the controller may ask for: it may have been wrong about itself.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// A question for what is observed right now.
 pub type SnapshotRequest = oneshot::Sender<Box<Observed>>;
@@ -100,6 +112,20 @@ impl LinkHealth {
 /// Why the controller could not be spoken to, or what it refused.
 #[derive(Debug, Error)]
 pub enum LinkError {
+    /// The certificate of the enrolment.
+    #[error("there is no identity to show")]
+    Identity(#[from] IdentityError),
+    /// The file with the authority that vouches for the controller.
+    #[error("cannot read the authority in {}", path.display())]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rustls::pki_types::pem::Error,
+    },
+    /// What TLS is made of.
+    #[error("cannot speak TLS with the certificate or the authority")]
+    Tls(#[from] rustls::Error),
     /// The file of the token.
     #[error("cannot read the token from {}", path.display())]
     Token {
@@ -121,6 +147,8 @@ pub enum LinkError {
         status: u16,
         /// Its words.
         detail: String,
+        /// How long it asks to be left alone.
+        retry_after: Option<Duration>,
     },
     /// Nothing came for too long.
     #[error("nothing came from the controller for {0:?}")]
@@ -155,16 +183,35 @@ impl ControllerLink {
     /// # Errors
     /// No HTTP client can be made.
     pub async fn run(self) -> Result<(), LinkError> {
+        let state_dir = self.desired_file.parent().unwrap_or(Path::new("."));
+        let shown = match self.config.identity {
+            None => None,
+            Some(AgentIdentityKind::Enrolled) => {
+                let Identity {
+                    cluster, director, ..
+                } = &self.identity;
+                Some(AgentIdentity::load(state_dir, cluster, director)?)
+            }
+        };
+        let root = self.config.url.trim_end_matches('/');
+        let make = |shown: Option<&AgentIdentity>| enrolled_client(&self.config, shown, state_dir);
+        let (clients, client) = watch::channel(make(shown.as_ref())?);
         let api = Api {
-            client: client(&self.config.url)?,
+            client,
             base: format!(
-                "{}/api/v1/clusters/{}/directors/{}",
-                self.config.url.trim_end_matches('/'),
-                self.identity.cluster,
-                self.identity.director,
+                "{root}/api/v1/clusters/{}/directors/{}",
+                self.identity.cluster, self.identity.director,
             ),
             token_file: self.config.token_file.clone(),
-            headers: headers(&self.instance, &self.identity),
+            headers: headers(&self.instance, &self.identity, state_dir)?,
+        };
+        let renewal = renew::Renewal {
+            api: &api,
+            url: format!("{root}/api/v1/agents/renew"),
+            state_dir,
+            shown,
+            clients: &clients,
+            make: &make,
         };
         let (wanted, wanted_seen) = watch::channel(None);
         let health = &self.health;
@@ -184,31 +231,42 @@ impl ControllerLink {
             health,
             wanted,
         };
-        tokio::join!(stream.run(), report.run());
+        tokio::join!(stream.run(), report.run(), renewal.run());
         Ok(())
     }
 }
 
 /// Requests to this director's part of the API.
 struct Api {
-    client: Client,
+    /// Another one after each renewal.
+    client: watch::Receiver<Client>,
     base: String,
-    token_file: PathBuf,
+    /// Without it the client's certificate tells who asks.
+    token_file: Option<PathBuf>,
     headers: HeaderMap,
 }
 
 impl Api {
     fn get(&self, path: &str) -> Result<RequestBuilder, LinkError> {
-        self.authorized(self.client.get(format!("{}/{path}", self.base)))
+        let client = self.client.borrow().clone();
+        self.authorized(client.get(format!("{}/{path}", self.base)))
     }
 
     fn post(&self, path: &str) -> Result<RequestBuilder, LinkError> {
-        self.authorized(self.client.post(format!("{}/{path}", self.base)))
+        self.post_to(&format!("{}/{path}", self.base))
+    }
+
+    fn post_to(&self, url: &str) -> Result<RequestBuilder, LinkError> {
+        let client = self.client.borrow().clone();
+        self.authorized(client.post(url))
     }
 
     /// Reads the token each time: it may be replaced while the agent runs.
     fn authorized(&self, request: RequestBuilder) -> Result<RequestBuilder, LinkError> {
-        let path = &self.token_file;
+        let request = request.headers(self.headers.clone());
+        let Some(path) = &self.token_file else {
+            return Ok(request);
+        };
         let text = std::fs::read_to_string(path).map_err(|source| LinkError::Token {
             path: path.clone(),
             source,
@@ -216,52 +274,125 @@ impl Api {
         let mut value = HeaderValue::try_from(format!("Bearer {}", text.trim()))
             .map_err(|_| LinkError::TokenForm(path.clone()))?;
         value.set_sensitive(true);
-        Ok(request
-            .headers(self.headers.clone())
-            .header(AUTHORIZATION, value))
+        Ok(request.header(AUTHORIZATION, value))
     }
 }
 
-fn headers(instance: &str, identity: &Identity) -> HeaderMap {
+fn headers(
+    instance: &str,
+    identity: &Identity,
+    state_dir: &Path,
+) -> Result<HeaderMap, IdentityError> {
     let router_id = identity.router_id.to_string();
-    [
+    let machine = identity::machine(state_dir)?;
+    let protocol = PROTOCOL.to_string();
+    let headers = [
         ("isopath-instance", instance),
         ("isopath-router-id", &router_id),
-    ]
-    .into_iter()
-    .map(|(name, value)| {
-        let value = HeaderValue::try_from(value).expect("a UUID and a dotted quad are ASCII");
+        (MACHINE_HEADER, &machine),
+        (PROTOCOL_HEADER, &protocol),
+    ];
+    let headers = headers.into_iter().map(|(name, value)| {
+        let value = HeaderValue::try_from(value);
+        let value = value.expect("a UUID, a dotted quad, digits and a number are ASCII");
         (reqwest::header::HeaderName::from_static(name), value)
-    })
-    .collect()
+    });
+    Ok(headers.collect())
 }
 
-/// A client without proxies and redirects: a token goes nowhere but to the configured URL.
-fn client(url: &str) -> reqwest::Result<Client> {
-    // The system's roots take time and memory to read, so only where they are of use.
-    let roots = if url.starts_with("https:") {
-        tls::system_roots()
-    } else {
-        rustls::RootCertStore::empty()
+/// Who may vouch for the controller.
+pub(crate) enum Trust {
+    /// The authorities that the system trusts.
+    System,
+    /// These.
+    Authorities(Vec<CertificateDer<'static>>),
+    /// Whichever certificate this is the hash of.
+    Pin(Pin),
+}
+
+impl Trust {
+    /// The authority of a file, or those of the system without one.
+    pub(crate) fn of_file(path: Option<&Path>) -> Result<Self, LinkError> {
+        let Some(path) = path else {
+            return Ok(Self::System);
+        };
+        let read = CertificateDer::pem_file_iter(path);
+        let read = read.and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        read.map(Self::Authorities)
+            .map_err(|source| LinkError::Authority {
+                path: path.to_owned(),
+                source,
+            })
+    }
+}
+
+/// A client that shows what is configured: the certificate of the enrolment, or none.
+fn enrolled_client(
+    config: &ControllerConfig,
+    shown: Option<&AgentIdentity>,
+    state_dir: &Path,
+) -> Result<Client, LinkError> {
+    let mut trust = Trust::of_file(config.ca_file.as_deref())?;
+    let Some(shown) = shown else {
+        return client(&config.url, trust, None);
     };
-    let tls = tls::client_config().with_root_certificates(roots);
-    Client::builder()
-        .tls_backend_preconfigured(tls.with_no_client_auth())
+    if let (Trust::System, Some(ca)) = (&trust, &shown.enrolled.ca) {
+        let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(ca.as_bytes()).collect();
+        trust = Trust::Authorities(read.map_err(|source| LinkError::Authority {
+            path: AgentIdentity::file(state_dir),
+            source,
+        })?);
+    }
+    client(&config.url, trust, Some(shown.certified(state_dir)?))
+}
+
+/// A client without proxies and redirects: what it shows goes nowhere but to the configured URL.
+pub(crate) fn client(
+    url: &str,
+    trust: Trust,
+    shown: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+) -> Result<Client, LinkError> {
+    let builder = tls::client_config();
+    let verified = match trust {
+        // The system's roots take time and memory to read, so only where they are of use.
+        Trust::System if !url.starts_with("https:") => {
+            builder.with_root_certificates(rustls::RootCertStore::empty())
+        }
+        Trust::System => builder.with_root_certificates(tls::system_roots()),
+        Trust::Authorities(authorities) => {
+            let mut roots = rustls::RootCertStore::empty();
+            for authority in authorities {
+                roots.add(authority)?;
+            }
+            builder.with_root_certificates(roots)
+        }
+        Trust::Pin(pin) => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(PinnedAuthority(pin))),
+    };
+    let tls = match shown {
+        None => verified.with_no_client_auth(),
+        Some((chain, key)) => verified.with_client_auth_cert(chain, key)?,
+    };
+    let client = Client::builder()
+        .tls_backend_preconfigured(tls)
         .user_agent(concat!("isopath-agent/", env!("CARGO_PKG_VERSION")))
         .no_proxy()
         .redirect(redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_max_idle_per_host(1)
         .tcp_keepalive(Duration::from_secs(15))
-        .build()
+        .build()?;
+    Ok(client)
 }
 
 /// An answer that is a success; an error with the controller's own words otherwise.
-async fn succeeded(mut response: Response) -> Result<Response, LinkError> {
+pub(crate) async fn succeeded(mut response: Response) -> Result<Response, LinkError> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
     }
+    let retry_after = retry_after(response.headers());
     let mut body = Vec::new();
     while body.len() < MAX_PROBLEM
         && let Some(piece) = response.chunk().await?
@@ -278,17 +409,37 @@ async fn succeeded(mut response: Response) -> Result<Response, LinkError> {
     Err(LinkError::Refused {
         status: status.as_u16(),
         detail,
+        retry_after,
     })
 }
 
-/// The time before attempt `attempt` (from 0): uniform in 0 to 1 s at first, later in 0 to a
-/// bound that doubles up to [`MAX_RETRY`]. The jitter comes after the bound, so that many
-/// agents whose controller was away for long do not end up in step.
-fn retry_delay(attempt: u32, random: f64) -> Duration {
-    let bound = Duration::from_secs(1)
+/// How long the controller asks to be left alone (RFC 9110 §10.2.3, in seconds).
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    let asked = Duration::from_secs(value.trim().parse().ok()?);
+    Some(asked.min(MAX_RETRY_AFTER))
+}
+
+/// The time before attempt `attempt` (from 0) after `error`: uniform in 0 to 5 s at first, later
+/// in 0 to a bound that doubles up to [`MAX_RETRY`]; all of it after what the controller asked
+/// for. The jitter comes after the bound, so that many agents whose controller was away for long
+/// do not end up in step.
+fn retry_delay(attempt: u32, error: &LinkError, random: f64) -> Duration {
+    let bound = FIRST_RETRY
         .saturating_mul(1_u32.checked_shl(attempt).unwrap_or(u32::MAX))
         .min(MAX_RETRY);
-    bound.mul_f64(random)
+    asked_for(error) + bound.mul_f64(random)
+}
+
+/// How long the controller asked to be left alone.
+fn asked_for(error: &LinkError) -> Duration {
+    match error {
+        LinkError::Refused {
+            retry_after: Some(asked),
+            ..
+        } => *asked,
+        _ => Duration::ZERO,
+    }
 }
 
 /// Logs a problem when it is another than before, and shows it in the status.

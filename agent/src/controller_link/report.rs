@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::stream::event_id;
-use super::{Api, LinkError, LinkHealth, SnapshotRequest, note, retry_delay, succeeded};
+use super::{Api, FIRST_RETRY, LinkError, LinkHealth, SnapshotRequest, asked_for, note, succeeded};
 use crate::causes;
 
 /// How often a report goes out when the controller does not say otherwise.
@@ -28,10 +28,6 @@ const PACE: Duration = Duration::from_millis(20);
 /// How long the answer to a report may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The most doublings of the delay after reports that fail: up to 4 s, well below the time
-/// after which the controller counts a director as lost.
-const MAX_DOUBLINGS: u32 = 2;
-
 pub(super) struct Reports<'a> {
     pub(super) api: &'a Api,
     pub(super) snapshots: mpsc::Sender<SnapshotRequest>,
@@ -42,8 +38,10 @@ pub(super) struct Reports<'a> {
 }
 
 impl Reports<'_> {
+    /// Reports that fail come back within the time of the first retry of a stream, each at a moment
+    /// of its own: well below the time after which the controller counts a director as lost.
     pub(super) async fn run(self) {
-        let mut failures = 0;
+        let mut failures = 0_u32;
         let mut next = Instant::now();
         loop {
             if failures == 0 {
@@ -76,8 +74,8 @@ impl Reports<'_> {
                     let interval = Duration::from_millis(acknowledged.interval_ms);
                     start + interval.clamp(MIN_INTERVAL, MAX_INTERVAL)
                 }
-                Err(_) => {
-                    let delay = retry_delay(failures.min(MAX_DOUBLINGS), fastrand::f64());
+                Err(error) => {
+                    let delay = asked_for(&error) + FIRST_RETRY.mul_f64(fastrand::f64());
                     failures = failures.saturating_add(1);
                     Instant::now() + INTERVAL.max(delay)
                 }

@@ -28,6 +28,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// the stream is made anew.
 const BEHIND: Duration = Duration::from_secs(3);
 
+/// Within this the stream follows a report that got through. Reports themselves come back spread
+/// over a longer time.
+const AFTER_REPORT: Duration = Duration::from_secs(1);
+
 pub(super) struct Stream<'a> {
     pub(super) api: &'a Api,
     pub(super) identity: &'a Identity,
@@ -59,7 +63,7 @@ impl Stream<'_> {
     /// Waits before the next attempt. A report that gets through shows that a controller that
     /// could not be reached is back, and cuts the wait short.
     async fn wait(&mut self, attempt: u32, error: &LinkError) {
-        let delay = sleep(retry_delay(attempt, fastrand::f64()));
+        let delay = sleep(retry_delay(attempt, error, fastrand::f64()));
         let unreachable = matches!(error, LinkError::Transport(_));
         self.wanted.mark_unchanged();
         // Both arms are cancel-safe: `changed` marks a value as seen only when it completes,
@@ -67,7 +71,7 @@ impl Stream<'_> {
         tokio::select! {
             () = delay => {}
             Ok(()) = self.wanted.changed(), if unreachable => {
-                sleep(retry_delay(0, fastrand::f64())).await;
+                sleep(AFTER_REPORT.mul_f64(fastrand::f64())).await;
             }
         }
     }

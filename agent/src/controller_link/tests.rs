@@ -148,7 +148,9 @@ impl Bench {
             config: ControllerConfig {
                 url,
                 cluster: "lab".parse().unwrap(),
-                token_file,
+                token_file: Some(token_file),
+                identity: None,
+                ca_file: None,
             },
             identity: Identity {
                 cluster: "lab".parse().unwrap(),
@@ -427,7 +429,7 @@ async fn a_controller_over_tls_is_verified() {
         let (stream, _) = listener.accept().await.unwrap();
         acceptor.accept(stream).await.err()
     });
-    let request = client(&url).unwrap().get(&url).send();
+    let request = client(&url, Trust::System, None).unwrap().get(&url).send();
     let error = timeout(DEADLINE, request).await.unwrap().unwrap_err();
     let text = crate::causes(&error);
     assert!(text.contains("invalid peer certificate"), "{text}");
@@ -439,10 +441,31 @@ async fn a_controller_over_tls_is_verified() {
 
 #[test]
 fn delays_are_spread_over_a_bound_that_doubles() {
-    let delay = |attempt, random| retry_delay(attempt, random).as_secs_f64();
+    let delay = |attempt, random| retry_delay(attempt, &LinkError::Closed, random).as_secs_f64();
     assert_eq!(delay(0, 0.0), 0.0);
-    assert_eq!(delay(0, 1.0), 1.0);
-    assert_eq!(delay(2, 0.5), 2.0);
+    assert_eq!(delay(0, 1.0), 5.0);
+    assert_eq!(delay(1, 0.5), 5.0);
     assert_eq!(delay(40, 1.0), 15.0, "the bound");
     assert_eq!(delay(40, 0.1), 1.5, "the jitter comes after the bound");
+}
+
+#[test]
+fn what_the_controller_asks_for_comes_before_the_jitter() {
+    let asked = |text: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, HeaderValue::from_str(text).unwrap());
+        let busy = LinkError::Refused {
+            status: 503,
+            detail: String::new(),
+            retry_after: retry_after(&headers),
+        };
+        retry_delay(0, &busy, 0.2).as_secs_f64()
+    };
+    assert_eq!(asked("7"), 8.0);
+    assert_eq!(asked("86400"), 61.0, "not for a day");
+    assert_eq!(
+        asked("Wed, 21 Oct 2026 07:28:00 GMT"),
+        1.0,
+        "a date is none of ours"
+    );
 }

@@ -17,6 +17,7 @@ struct Case {
     services: Vec<ServiceSpec>,
     health: BTreeMap<(ServiceId, RealServerId), Health>,
     admin_state: AdminState,
+    withdraw: BTreeMap<Vip, String>,
     overrides: BTreeMap<Vip, Override>,
     readiness: Readiness,
     held: BTreeSet<Vip>,
@@ -34,6 +35,7 @@ impl Case {
             services: Vec::new(),
             health: BTreeMap::new(),
             admin_state: AdminState::Active,
+            withdraw: BTreeMap::new(),
             overrides: BTreeMap::new(),
             readiness: Readiness::Ready,
             held: BTreeSet::new(),
@@ -112,6 +114,7 @@ impl Case {
             services: &|vip| self.tallies(vip),
             admin_state: self.admin_state,
             admin_reason: "kernel",
+            withdraw: &self.withdraw,
             overrides: &self.overrides,
             readiness: &|_| self.readiness.clone(),
             held: &self.held,
@@ -143,6 +146,10 @@ fn held(case: &mut Case) {
 
 fn announced(case: &mut Case) {
     case.announced.insert(vip());
+}
+
+fn draining(case: &mut Case) {
+    case.admin_state = AdminState::Draining;
 }
 
 fn overridden(cost: Option<u16>) -> impl Fn(&mut Case) {
@@ -190,8 +197,30 @@ fn every_reason_has_its_cause() {
             "withdraw drained",
         ),
         (
+            "draining what it announces",
+            Case::new(&["1 U"]).with(announced).with(draining),
+            "announce draining",
+        ),
+        (
+            "draining what it held over a restart",
+            Case::new(&["1 ?"]).with(held).with(draining),
+            "announce held-over-restart",
+        ),
+        (
+            "draining what is below quorum",
+            Case::new(&["2 UD"]).with(announced).with(draining),
+            "withdraw below-quorum",
+        ),
+        (
             "drained",
             Case::new(&["1 U"]).with(|case| case.admin_state = AdminState::Drained),
+            "withdraw drained",
+        ),
+        (
+            "the VIP drained everywhere",
+            Case::new(&["1 U"]).with(announced).with(|case| {
+                case.withdraw.insert(vip(), "moved".to_owned());
+            }),
             "withdraw drained",
         ),
         (
@@ -382,4 +411,16 @@ fn the_operators_words_and_the_cost_are_carried() {
     let drained = Case::new(&["1 U"]).with(|case| case.admin_state = AdminState::Drained);
     let text = "kernel".to_owned();
     assert_eq!(drained.decisions()[0].reason, Reason::Drained { text });
+}
+
+#[test]
+fn a_director_on_its_way_out_announces_at_the_highest_metric() {
+    let leaving = Case::new(&["1 U"]).with(announced).with(draining);
+    let cost = leaving.decisions()[0]
+        .announce
+        .map(|announce| announce.cost);
+    assert_eq!(cost, Some(65535), "the switches would go on choosing it");
+    let held = Case::new(&["1 ?"]).with(held).with(draining);
+    let cost = held.decisions()[0].announce.map(|announce| announce.cost);
+    assert_eq!(cost, Some(65535), "an agent's restart lowers it again");
 }

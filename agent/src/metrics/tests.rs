@@ -147,6 +147,7 @@ fn observed() -> Observed {
                 real_server("10.1.0.11:80", Health::Up, Some(stats)),
                 real_server("10.1.0.12:80", Health::Unknown, None),
             ],
+            leaving: Vec::new(),
             stats: Some(stats),
             digest: None,
         }],
@@ -280,6 +281,43 @@ fn every_help_says_desired_or_actual() {
         let says = help.contains("Desired:") || help.contains("Actual:");
         assert!(says || help.contains("isopath_build_info"), "{help}");
     }
+}
+
+/// The table is what an operator builds dashboards and alerts on.
+#[test]
+fn every_family_stands_in_the_documentation_as_it_is() {
+    let page = page(&observed()).unwrap();
+    let families = page.split("# HELP ").skip(1).map(|family| {
+        let mut lines = family.lines();
+        let (name, help) = lines.next().unwrap().split_once(' ').unwrap();
+        let kind = lines.next().unwrap().rsplit(' ').next().unwrap();
+        let labels = lines.next().unwrap().split_once('{');
+        let labels = labels.map_or("", |(_, rest)| rest.split_once('}').unwrap().0);
+        let names = labels.split(',').filter_map(|pair| pair.split_once('='));
+        let names: Vec<&str> = names
+            .map(|(name, _)| name)
+            .filter(|it| *it != "le")
+            .collect();
+        let row = format!("| `{name}` | {kind} | {} | {help} |", names.join(", "));
+        (help, row)
+    });
+    // What a speaker counts depends on what it met; the documentation names the pattern.
+    let counted = ["counted by the speaker", "the largest such time"];
+    let families = families.filter(|(help, _)| !counted.iter().any(|it| help.contains(it)));
+    let expected: Vec<String> = families.map(|(_, row)| row).collect();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/METRICS.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (_, rest) = text.split_once("## Of an agent\n").unwrap();
+    let (section, _) = rest.split_once("\n## ").unwrap();
+    let found: Vec<&str> = section
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .collect();
+    assert!(
+        found == expected,
+        "docs/METRICS.md does not have the agent's metrics; it should have\n{}",
+        expected.join("\n")
+    );
 }
 
 async fn get(address: std::net::SocketAddr, request: &str) -> String {

@@ -70,6 +70,11 @@ impl Speaker {
         }
         while let Some(event) = self.router.poll_event() {
             self.touched = true;
+            if let Event::NeighborState { from, to, .. } = event
+                && (from == State::Full || to == State::Full)
+            {
+                self.count("adjacency_changes");
+            }
             match event {
                 Event::RestartPrepared { expires } => self.restart_prepared(expires),
                 Event::RestartRefused { refusal } => self.restart_refused(refusal),

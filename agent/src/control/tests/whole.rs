@@ -99,7 +99,7 @@ async fn a_drain_is_published_without_waiting_for_the_kernel() {
     let drained = intent(|intent| {
         intent.services.clear();
         intent.generation = 2;
-        intent.admin_state = AdminState::Draining;
+        intent.admin_state = AdminState::Drained;
         intent.admin_reason = "kernel".to_owned();
     });
     it.intents.send_replace(Some(drained));
