@@ -4,8 +4,9 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
-use isopath_api::ids::{ClusterName, DirectorName, Vip};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use isopath_api::access::{Role, TokenRole};
+use isopath_api::ids::{ClusterName, DirectorName, ServiceId, Vip};
 
 /// Runs a cluster of LVS directors.
 #[derive(Debug, Parser)]
@@ -31,6 +32,9 @@ pub(crate) struct Target {
         global = true
     )]
     pub(crate) url: String,
+    /// The authority that vouches for the controller, in PEM, beside those of the system.
+    #[arg(long, env = "ISOPATH_CA_FILE", value_name = "FILE", global = true)]
+    pub(crate) ca_file: Option<PathBuf>,
     /// The cluster; may be left out where the controller has just one.
     #[arg(long, env = "ISOPATH_CLUSTER", global = true)]
     pub(crate) cluster: Option<ClusterName>,
@@ -95,24 +99,47 @@ pub(crate) enum Command {
         /// Why, for the revision's record.
         #[arg(long, default_value = "")]
         reason: String,
+        /// The revision that the file was made from: it is refused where another is in force.
+        #[arg(long, value_name = "NUMBER")]
+        revision: Option<u64>,
     },
     /// Show how a file differs from what is declared.
     Diff { file: PathBuf },
-    /// Take a director out of service: its VIPs are withdrawn and its traffic leaves.
+    /// Take a director, real servers or a VIP out of service, step by step.
     Drain {
-        director: DirectorName,
         #[command(flatten)]
-        change: DirectorChange,
-        /// A guard to pass over, such as last_announcer; wants --reason.
-        #[arg(long = "override-guard", value_name = "GUARD")]
-        override_guards: Vec<String>,
+        target: DrainTarget,
+        #[command(flatten)]
+        change: Change,
+        #[command(flatten)]
+        options: DrainOptions,
     },
-    /// Put a drained director back into service.
+    /// Put a drained director, real servers or VIP back into service.
     Undrain {
-        director: DirectorName,
         #[command(flatten)]
-        change: DirectorChange,
+        target: DrainTarget,
+        #[command(flatten)]
+        change: Change,
     },
+    /// Drains and undrains, under way and ended.
+    Operation {
+        #[command(subcommand)]
+        verb: OperationVerb,
+    },
+    /// The agents that have enrolled, and those that report with a token.
+    Agents {
+        #[command(subcommand)]
+        command: Option<AgentsCommand>,
+    },
+    /// One-time tokens, by which agents enrol.
+    #[command(subcommand)]
+    EnrollToken(EnrollTokenCommand),
+    /// People who may sign in (wants an admin's token).
+    #[command(subcommand)]
+    User(UserVerb),
+    /// Tokens of the API (wants an admin's token).
+    #[command(subcommand)]
+    Token(TokenVerb),
     /// What happened, oldest first.
     Events {
         /// Go on with each new event as it happens.
@@ -124,9 +151,191 @@ pub(crate) enum Command {
     },
 }
 
+/// What is drained or undrained.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DrainTarget {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// The real server's one service, such as tcp:10.99.0.1:80; all without it.
+    #[arg(long, requires = "real_server")]
+    pub(crate) service: Option<ServiceId>,
+}
+
+#[derive(Debug, ClapArgs)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Which {
+    /// A director.
+    pub(crate) director: Option<DirectorName>,
+    /// A real server.
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    pub(crate) real_server: Option<String>,
+    /// A VIP, on all directors.
+    #[arg(long)]
+    pub(crate) vip: Option<Vip>,
+}
+
+/// The options of drain alone.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DrainOptions {
+    /// Only show what it would do.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// In what time it should be done.
+    #[arg(long, default_value = "15m", value_parser = humantime::parse_duration)]
+    pub(crate) deadline: Duration,
+    /// What happens to what is not done by then: hold it and raise an alarm, finish with what is
+    /// left, or remove the real server.
+    #[arg(long, value_enum, default_value_t = AtDeadline::Hold)]
+    pub(crate) on_deadline: AtDeadline,
+    /// A guard to pass over, such as last_announcer; wants --reason.
+    #[arg(long = "override", alias = "override-guard", value_name = "GUARD")]
+    pub(crate) override_guards: Vec<String>,
+    /// Withdraw at once, without raising the cost before; for emergencies.
+    #[arg(long)]
+    pub(crate) immediate: bool,
+}
+
+/// What happens to a drain that is not done at its deadline.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum AtDeadline {
+    Hold,
+    Finish,
+    Remove,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OperationVerb {
+    /// The last ones, newest first.
+    List {
+        /// Only those in this state, such as blocked.
+        #[arg(long)]
+        state: Option<String>,
+        /// Only those of this kind, such as director.drain.
+        #[arg(long)]
+        kind: Option<String>,
+        /// How many (1 to 200).
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=200))]
+        limit: u16,
+    },
+    /// One of them, with its steps and what was seen at each.
+    Show { id: String },
+    /// End one before its time: what it did is undone.
+    Cancel {
+        id: String,
+        /// Wait until it is.
+        #[arg(long)]
+        wait: bool,
+        /// How long to wait at most.
+        #[arg(long, default_value = "15m", value_parser = humantime::parse_duration)]
+        timeout: Duration,
+    },
+}
+
+/// What is done about an agent.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentsCommand {
+    /// Refuse an agent's certificate from now on and end its streams; its director goes on.
+    Revoke {
+        /// The agent's identity.
+        id: String,
+        /// Why, for those who see it later.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+}
+
+/// What is done about one-time tokens.
+#[derive(Debug, Subcommand)]
+pub(crate) enum EnrollTokenCommand {
+    /// Make a token that is good once, for an hour, and print it; the pin of the controller's
+    /// authority goes to the error output.
+    Create {
+        /// The director whose agent it makes.
+        director: DirectorName,
+    },
+}
+
+/// What is done with a user.
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserVerb {
+    /// Show everyone.
+    List,
+    /// Make a user; prints a generated password where no file is given.
+    Create {
+        name: String,
+        /// viewer, operator or admin.
+        #[arg(long)]
+        role: Role,
+        /// A file whose first line is the password (12 to 256 characters).
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+    /// Change what someone may do, or their password; their sessions end.
+    Set {
+        name: String,
+        /// viewer, operator or admin.
+        #[arg(long)]
+        role: Option<Role>,
+        /// They may not sign in any more.
+        #[arg(long, conflicts_with = "enable")]
+        disable: bool,
+        /// They may sign in again.
+        #[arg(long)]
+        enable: bool,
+        /// A file whose first line is the new password (12 to 256 characters).
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+    /// Remove someone.
+    Delete { name: String },
+}
+
+/// What is done with a token.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenVerb {
+    /// Show every token, without itself.
+    List,
+    /// Make a token and print it: it cannot be shown again.
+    Create {
+        name: String,
+        /// What it is good for.
+        #[arg(long)]
+        role: TokenRoleName,
+        /// A cluster that it is good for; may be repeated. Every one where there is none, but an
+        /// agent's is good for exactly one.
+        #[arg(long, value_name = "CLUSTER")]
+        only: Vec<ClusterName>,
+        /// How many days it is good; until it is revoked where this is absent.
+        #[arg(long, value_name = "DAYS")]
+        expires_days: Option<u16>,
+    },
+    /// Make a token good for nothing.
+    Revoke { name: String },
+}
+
+/// A token's role on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum TokenRoleName {
+    Viewer,
+    Operator,
+    Admin,
+    Agent,
+}
+
+impl From<TokenRoleName> for TokenRole {
+    fn from(name: TokenRoleName) -> Self {
+        match name {
+            TokenRoleName::Viewer => Self::Viewer,
+            TokenRoleName::Operator => Self::Operator,
+            TokenRoleName::Admin => Self::Admin,
+            TokenRoleName::Agent => Self::Agent,
+        }
+    }
+}
+
 /// The options of drain and undrain.
 #[derive(Debug, ClapArgs)]
-pub(crate) struct DirectorChange {
+pub(crate) struct Change {
     /// Why, for those who see it later.
     #[arg(long, default_value = "")]
     pub(crate) reason: String,

@@ -7,13 +7,16 @@ use std::time::Duration;
 use isopath_api::{agent, speaker};
 use serde::Serialize;
 
-use crate::args::{Args, Command, Target};
+use crate::args::{AgentsCommand, Args, Command, EnrollTokenCommand, Target};
 use crate::failure::Failure;
 use crate::socket;
 
+mod access;
+mod agents;
 mod declaration;
 mod drain;
 mod events;
+mod operation;
 mod ospf;
 mod overrides;
 mod paths;
@@ -47,18 +50,35 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
             file,
             dry_run,
             reason,
+            revision,
         } => {
-            declaration::apply(args, file, *dry_run, reason)?;
+            let apply = declaration::Apply {
+                file,
+                dry_run: *dry_run,
+                reason,
+                revision: *revision,
+            };
+            declaration::apply(args, &apply)?;
         }
         Command::Diff { file } => declaration::diff(args, file)?,
         Command::Drain {
-            director,
+            target,
             change,
-            override_guards,
+            options,
         } => {
-            return drain::drain(args, director, change, override_guards);
+            return drain::drain(args, target, change, options);
         }
-        Command::Undrain { director, change } => return drain::undrain(args, director, change),
+        Command::Undrain { target, change } => return drain::undrain(args, target, change),
+        Command::Operation { verb } => return operation::run(args, verb),
+        Command::Agents { command: None } => agents::list(args)?,
+        Command::Agents {
+            command: Some(AgentsCommand::Revoke { id, reason }),
+        } => agents::revoke(args, id, reason)?,
+        Command::EnrollToken(EnrollTokenCommand::Create { director }) => {
+            agents::create_token(args, director)?;
+        }
+        Command::User(verb) => access::user(args, verb)?,
+        Command::Token(verb) => access::token(args, verb)?,
         Command::Events { follow, limit } => events::run(args, *follow, *limit)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -163,7 +163,8 @@ test("an unwise declaration is a list of names until it is none", async () => {
   const put = (change) => {
     const declared = declaration(DIRECTORS, SERVERS);
     change(declared.service[0]);
-    return controller.api("operator")("PUT", `/api/v1/clusters/${CLUSTER}`, declared);
+    const path = `/api/v1/clusters/${CLUSTER}`;
+    return controller.api("operator")("PUT", path, declared, { "if-match": "*" });
   };
   const warnings = page.locator("#warnings");
   assert.equal(await warnings.isVisible(), false, "there is nothing unwise");

@@ -25,6 +25,7 @@ export class Fleet {
   #started = Date.now();
   #timer;
   #busy = false;
+  #told = new Set();
 
   // `api(method, path, body)` speaks for the agents.
   constructor(api, cluster, names, servers) {
@@ -50,21 +51,27 @@ export class Fleet {
     return this.directors.find((director) => director.name === name);
   }
 
-  // Reports four times a second; a drain then takes about as long as with real agents.
+  // Reports four times a second; a drain then takes about as long as with real agents. What the
+  // controller refuses is shown with the tests, once for each message.
   async start() {
     await this.report();
     this.#timer = setInterval(() => {
       if (this.#busy) return;
       this.#busy = true;
       this.report()
-        // The controller may be down, as in the test that stops it.
-        .catch(() => {})
+        .catch((error) => this.#tell(error))
         .finally(() => (this.#busy = false));
     }, 250);
   }
 
   stop() {
     clearInterval(this.#timer);
+  }
+
+  // The controller may be down, as in the test that stops it.
+  #tell({ message }) {
+    if (!this.#told.has(message)) console.log(`a report failed: ${message}`);
+    this.#told.add(message);
   }
 
   // Every director reports once, after it took over what is wanted of it.

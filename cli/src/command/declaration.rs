@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use isopath_api::compare::compare;
 use isopath_api::declare::{Declaration, Warning};
 use isopath_api::fault::{Places, parse_toml};
 use isopath_api::ids::ClusterName;
+use isopath_api::revision::{DeclarationDiff, SlotsMoved};
 use isopath_api::view::{Applied, RevisionView};
-use reqwest::Method;
 use serde_json::Value;
 
 use super::{print, print_json};
@@ -15,7 +16,22 @@ use crate::controller::Controller;
 use crate::failure::Failure;
 use crate::table::printable;
 
-pub(super) fn apply(args: &Args, file: &Path, dry_run: bool, reason: &str) -> Result<(), Failure> {
+/// What `isopath apply` is told.
+pub(super) struct Apply<'a> {
+    pub(super) file: &'a Path,
+    pub(super) dry_run: bool,
+    pub(super) reason: &'a str,
+    /// The revision that the file was made from; the one in force where it is not said.
+    pub(super) revision: Option<u64>,
+}
+
+pub(super) fn apply(args: &Args, apply: &Apply<'_>) -> Result<(), Failure> {
+    let Apply {
+        file,
+        dry_run,
+        reason,
+        revision,
+    } = *apply;
     let (declaration, text) = read(file)?;
     let controller = Controller::new(&args.target)?;
     let name = cluster_of(args, &controller, &declaration)?;
@@ -23,7 +39,11 @@ pub(super) fn apply(args: &Args, file: &Path, dry_run: bool, reason: &str) -> Re
         "/clusters/{name}?dry_run={dry_run}&reason={}",
         percent(reason)
     );
-    let applied: Applied = controller.send(Method::PUT, &path, Some(&declaration))?;
+    let revision = match revision {
+        Some(revision) => Some(revision),
+        None => newest(&controller, &name)?,
+    };
+    let applied: Applied = controller.put(&path, revision, &declaration)?;
     if args.json {
         return print_json("isopath.apply/1", "applied", &applied);
     }
@@ -38,6 +58,7 @@ fn summary(applied: &Applied) -> String {
         changed,
         dry_run,
         directors,
+        diff,
         warnings: _,
     } = applied;
     if !changed {
@@ -50,12 +71,26 @@ fn summary(applied: &Applied) -> String {
         names.join(", ")
     };
     if *dry_run {
+        let detail = diff.as_ref().map_or_else(String::new, detail);
         format!(
-            "{cluster}: would become revision {revision}; concerns {names}. Nothing was changed.\n"
+            "{detail}{cluster}: would become revision {revision}; concerns {names}. Nothing was \
+             changed.\n"
         )
     } else {
         format!("{cluster}: revision {revision}; concerns {names}\n")
     }
+}
+
+/// What would be declared otherwise, and whose clients would move.
+fn detail(diff: &DeclarationDiff) -> String {
+    let changes = diff.changes.iter().map(|change| format!("{change}\n"));
+    let moved = diff.slots.iter().map(|slots| {
+        let SlotsMoved {
+            service, percent, ..
+        } = slots;
+        format!("{service}: {percent} % of its clients would get another real server\n")
+    });
+    changes.chain(moved).collect()
 }
 
 pub(super) fn diff(args: &Args, file: &Path) -> Result<(), Failure> {
@@ -64,8 +99,7 @@ pub(super) fn diff(args: &Args, file: &Path) -> Result<(), Failure> {
     let name = cluster_of(args, &controller, &declaration)?;
     let declared = declared(&controller, &name)?;
     let wanted = serde_json::to_value(&declaration).expect("declarations are plain data");
-    let mut changes = Vec::new();
-    compare("", &declared, &wanted, &mut changes);
+    let changes = compare(&declared, &wanted);
     if args.json {
         return print_json("isopath.diff/1", "changes", &changes);
     }
@@ -79,19 +113,24 @@ pub(super) fn diff(args: &Args, file: &Path) -> Result<(), Failure> {
     print(&text)
 }
 
-/// The declaration in force; an empty document where the cluster is not declared yet.
-fn declared(controller: &Controller, name: &ClusterName) -> Result<Value, Failure> {
+/// The revision in force; nothing where the cluster is not declared yet.
+fn newest(controller: &Controller, name: &ClusterName) -> Result<Option<u64>, Failure> {
     let newest: Vec<RevisionView> =
         match controller.get(&format!("/clusters/{name}/revisions?limit=1")) {
             Err(Failure::Problem(problem)) if problem.status == 404 => Vec::new(),
             answer => answer?,
         };
-    let Some(newest) = newest.first() else {
-        return Ok(Value::Object(serde_json::Map::new()));
-    };
-    let path = format!("/clusters/{name}/revisions/{}", newest.revision);
-    let revision: RevisionView = controller.get(&path)?;
-    Ok(serde_json::to_value(revision.declaration).expect("declarations are plain data"))
+    Ok(newest.first().map(|revision| revision.revision))
+}
+
+/// The declaration in force; an empty document where the cluster is not declared yet.
+fn declared(controller: &Controller, name: &ClusterName) -> Result<Value, Failure> {
+    match controller.get(&format!("/clusters/{name}/declaration")) {
+        Err(Failure::Problem(problem)) if problem.status == 404 => {
+            Ok(Value::Object(serde_json::Map::new()))
+        }
+        answer => answer,
+    }
 }
 
 /// What is unwise, each with its place in the file, as refusals have it.
@@ -127,101 +166,6 @@ fn cluster_of(
     }
 }
 
-/// One difference, at its JSON pointer.
-#[derive(Debug, PartialEq, Eq, serde::Serialize)]
-struct Change {
-    pointer: String,
-    declared: Option<Value>,
-    wanted: Option<Value>,
-}
-
-impl std::fmt::Display for Change {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (&self.declared, &self.wanted) {
-            (Some(old), Some(new)) => write!(f, "~ {}: {old} -> {new}", self.pointer),
-            (Some(old), None) => write!(f, "- {}: {old}", self.pointer),
-            (None, Some(new)) => write!(f, "+ {}: {new}", self.pointer),
-            (None, None) => Ok(()),
-        }
-    }
-}
-
-/// The differences between two documents. Elements of lists are told apart by what names
-/// them, so that one more real server is one difference wherever it stands.
-fn compare(pointer: &str, declared: &Value, wanted: &Value, changes: &mut Vec<Change>) {
-    match (declared, wanted) {
-        (Value::Object(old), Value::Object(new)) => {
-            let mut keys: Vec<_> = old.keys().chain(new.keys()).collect();
-            keys.sort();
-            keys.dedup();
-            for key in keys {
-                member(
-                    &format!("{pointer}/{key}"),
-                    old.get(key),
-                    new.get(key),
-                    changes,
-                );
-            }
-        }
-        (Value::Array(old), Value::Array(new)) => {
-            let mut names: Vec<_> = old.iter().chain(new).map(name_of).collect();
-            names.sort();
-            names.dedup();
-            for name in names {
-                let find = |list: &[Value]| list.iter().find(|v| name_of(v) == name).cloned();
-                let (old, new) = (find(old), find(new));
-                member(
-                    &format!("{pointer}/{name}"),
-                    old.as_ref(),
-                    new.as_ref(),
-                    changes,
-                );
-            }
-        }
-        (old, new) if old == new => {}
-        (old, new) => changes.push(Change {
-            pointer: pointer.to_owned(),
-            declared: Some(old.clone()),
-            wanted: Some(new.clone()),
-        }),
-    }
-}
-
-fn member(pointer: &str, old: Option<&Value>, new: Option<&Value>, changes: &mut Vec<Change>) {
-    match (old, new) {
-        (Some(old), Some(new)) => compare(pointer, old, new, changes),
-        (old, new) => changes.push(Change {
-            pointer: pointer.to_owned(),
-            declared: old.cloned(),
-            wanted: new.cloned(),
-        }),
-    }
-}
-
-/// What names an element of a list: its name or address, or protocol, VIP and port.
-fn name_of(value: &Value) -> String {
-    let field = |key: &str| {
-        value
-            .get(key)
-            .map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned))
-    };
-    if let (Some(protocol), Some(vip), Some(port)) =
-        (field("protocol"), field("vip"), field("port"))
-    {
-        return format!("{protocol}:{vip}:{port}");
-    }
-    if let (Some(mark), Some(vip)) = (field("fwmark"), field("vip")) {
-        return format!("fwmark:{vip}:{mark}");
-    }
-    match (field("name").or_else(|| field("address")), field("port")) {
-        (Some(name), Some(port)) => format!("{name}:{port}"),
-        (Some(name), None) => name,
-        (None, _) => value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned),
-    }
-}
-
 /// Percent-encodes all but the unreserved characters (RFC 3986 §2.3).
 fn percent(text: &str) -> String {
     let mut encoded = String::new();
@@ -238,28 +182,6 @@ fn percent(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn one_more_real_server_is_one_difference_wherever_it_stands() {
-        let server = |address: &str| json!({"address": address, "weight": 1});
-        let service = |servers: Vec<Value>| json!({"service": [{"protocol": "tcp", "vip": "10.99.0.1", "port": 80, "real_server": servers}]});
-        let old = service(vec![server("10.1.0.11"), server("10.1.0.12")]);
-        let new = service(vec![
-            server("10.1.0.10"),
-            server("10.1.0.12"),
-            server("10.1.0.11"),
-        ]);
-        let mut changes = Vec::new();
-        compare("", &old, &new, &mut changes);
-        let texts: Vec<_> = changes.iter().map(Change::to_string).collect();
-        assert_eq!(
-            texts,
-            [
-                r#"+ /service/tcp:10.99.0.1:80/real_server/10.1.0.10: {"address":"10.1.0.10","weight":1}"#
-            ]
-        );
-    }
 
     #[test]
     fn a_warning_stands_at_its_line() {
@@ -274,18 +196,6 @@ mod tests {
             shown.starts_with("edge.toml:10:9: warning: mh-without-fallback: tcp:10.99.0.1:80: "),
             "{shown}"
         );
-    }
-
-    #[test]
-    fn a_changed_value_shows_both_sides() {
-        let mut changes = Vec::new();
-        compare(
-            "",
-            &json!({"max_paths": 8}),
-            &json!({"max_paths": 4}),
-            &mut changes,
-        );
-        assert_eq!(changes[0].to_string(), "~ /max_paths: 8 -> 4");
     }
 
     #[test]

@@ -2,104 +2,153 @@
 
 use std::io::{BufRead, IsTerminal};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
-use isopath_api::ids::{ClusterName, DirectorName};
-use isopath_api::view::{ClusterView, DrainRequest, OperationState, OperationView};
+use isopath_api::ids::ClusterName;
+use isopath_api::operation::{
+    DrainPreview, DrainRequest, OnDeadline, OperationState, OperationView,
+};
 use reqwest::Method;
 
-use super::{print, print_json};
-use crate::args::{Args, DirectorChange};
+use super::{operation, print, print_json};
+use crate::args::{Args, AtDeadline, Change, DrainOptions, DrainTarget};
 use crate::controller::Controller;
-use crate::failure::{Failure, INTERRUPTED, STILL_DRAINING};
+use crate::failure::Failure;
 use crate::table::{count, printable};
 
-/// How often the operation is looked at.
-const PERIOD: Duration = Duration::from_millis(200);
-/// How often a line says that nothing changed.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+impl DrainTarget {
+    /// Its path under a cluster's, and what people call it.
+    fn path(&self) -> (String, String) {
+        let which = &self.which;
+        match (&which.director, &which.real_server, &which.vip) {
+            (Some(director), _, _) => (format!("directors/{director}"), director.to_string()),
+            (None, Some(server), _) => (
+                format!("real-servers/{server}"),
+                format!("real server {server}"),
+            ),
+            (None, None, Some(vip)) => (format!("vips/{vip}"), format!("VIP {vip}")),
+            // One of them is required.
+            (None, None, None) => (String::new(), String::new()),
+        }
+    }
+}
 
 pub(super) fn drain(
     args: &Args,
-    director: &DirectorName,
-    change: &DirectorChange,
-    override_guards: &[String],
+    target: &DrainTarget,
+    change: &Change,
+    options: &DrainOptions,
 ) -> Result<ExitCode, Failure> {
     let controller = Controller::new(&args.target)?;
     let cluster = controller.cluster(&args.target)?;
-    let view: ClusterView = controller.get(&format!("/clusters/{cluster}"))?;
-    eprint!("{}", preview(&view, director)?);
-    confirm(change, director)?;
     let request = DrainRequest {
         reason: change.reason.clone(),
-        override_guards: override_guards.to_vec(),
+        override_guards: options.override_guards.clone(),
+        deadline_s: Some(options.deadline.as_secs()),
+        on_deadline: match options.on_deadline {
+            AtDeadline::Hold => OnDeadline::Hold,
+            AtDeadline::Finish => OnDeadline::Finish,
+            AtDeadline::Remove => OnDeadline::Remove,
+        },
+        immediate: options.immediate,
+        service: target.service,
     };
-    run(
-        args,
-        &controller,
-        &cluster,
-        director,
-        "drain",
-        &request,
-        change,
-    )
+    let (path, name) = target.path();
+    let path = format!("/clusters/{cluster}/{path}/drain");
+    let preview: DrainPreview = controller.send(
+        Method::POST,
+        &format!("{path}?dry_run=true"),
+        Some(&request),
+    )?;
+    if options.dry_run {
+        if args.json {
+            print_json("isopath.preview/1", "preview", &preview)?;
+        } else {
+            print(&describe(&preview, &name))?;
+        }
+        return Ok(if preview.admitted {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        });
+    }
+    eprint!("{}", effect(&preview, &name));
+    confirm(change, &name)?;
+    run(args, &controller, &path, &request, change)
 }
 
 pub(super) fn undrain(
     args: &Args,
-    director: &DirectorName,
-    change: &DirectorChange,
+    target: &DrainTarget,
+    change: &Change,
 ) -> Result<ExitCode, Failure> {
     let controller = Controller::new(&args.target)?;
-    let cluster = controller.cluster(&args.target)?;
+    let cluster: ClusterName = controller.cluster(&args.target)?;
     let request = DrainRequest {
         reason: change.reason.clone(),
-        override_guards: Vec::new(),
+        service: target.service,
+        ..DrainRequest::default()
     };
-    run(
-        args,
-        &controller,
-        &cluster,
-        director,
-        "undrain",
-        &request,
-        change,
-    )
+    let (path, _) = target.path();
+    let path = format!("/clusters/{cluster}/{path}/undrain");
+    run(args, &controller, &path, &request, change)
 }
 
-/// What the drain leaves, from what the controller knows now.
-fn preview(view: &ClusterView, director: &DirectorName) -> Result<String, Failure> {
-    let Some(drained) = view.directors.iter().find(|other| other.name == *director) else {
-        let names: Vec<_> = view
-            .directors
-            .iter()
-            .map(|other| other.name.as_str())
-            .collect();
-        return Err(Failure::NotFound(format!(
-            "cluster {} has no director {director}; it has: {}",
-            view.name,
-            names.join(", ")
-        )));
-    };
+/// What the drain leaves and moves.
+fn effect(preview: &DrainPreview, name: &str) -> String {
     let mut text = String::new();
-    for vip in view.vips.iter().filter(|vip| vip.real.contains(director)) {
+    for left in preview.left.iter().filter(|left| left.now != left.after) {
         text.push_str(&format!(
-            "Draining {director} leaves {} on {} of {} directors.\n",
-            vip.vip,
-            vip.real.len() - 1,
-            view.directors.len()
+            "Draining {name} leaves {} with {} {} of {}.\n",
+            left.object, left.after, left.unit, left.now
         ));
     }
-    text.push_str(&format!(
-        "{} active connections here.\n",
-        count(drained.active)
-    ));
-    Ok(text)
+    for flows in &preview.flows {
+        let director = &flows.director;
+        let Some(active) = flows.active else {
+            text.push_str(&format!("{director} is silent.\n"));
+            continue;
+        };
+        let share = flows
+            .percent
+            .map_or_else(String::new, |percent| format!(", {percent:.0} % of all"));
+        let rate = flows
+            .pps
+            .map_or_else(String::new, |pps| format!(", {} packets/s", count(pps)));
+        let active = count(active);
+        text.push_str(&format!(
+            "{active} active connections on {director}{share}{rate}.\n"
+        ));
+    }
+    text
 }
 
-fn confirm(change: &DirectorChange, director: &DirectorName) -> Result<(), Failure> {
+fn describe(preview: &DrainPreview, name: &str) -> String {
+    let mut text = effect(preview, name);
+    for guard in &preview.guards {
+        let verdict = match (guard.allows, guard.overridden) {
+            (true, _) => "allows it".to_owned(),
+            (false, true) => format!("is overridden: {}", printable(&guard.detail)),
+            (false, false) => format!("refuses: {}", printable(&guard.detail)),
+        };
+        text.push_str(&format!("Guard {} {verdict}.\n", guard.guard));
+    }
+    for step in &preview.steps {
+        text.push_str(&format!(
+            "{:<11} {}\n",
+            step.step.as_str(),
+            printable(&step.waits_for)
+        ));
+    }
+    if !preview.admitted {
+        text.push_str(&format!(
+            "It would be refused: {}\n",
+            printable(&preview.refusal)
+        ));
+    }
+    text
+}
+
+fn confirm(change: &Change, name: &str) -> Result<(), Failure> {
     if change.yes {
         return Ok(());
     }
@@ -108,7 +157,7 @@ fn confirm(change: &DirectorChange, director: &DirectorName) -> Result<(), Failu
             "there is no terminal to ask on; say --yes".to_owned(),
         ));
     }
-    eprint!("Drain {director}? [y/N] ");
+    eprint!("Drain {name}? [y/N] ");
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     match answer.trim() {
@@ -120,70 +169,16 @@ fn confirm(change: &DirectorChange, director: &DirectorName) -> Result<(), Failu
 fn run(
     args: &Args,
     controller: &Controller,
-    cluster: &ClusterName,
-    director: &DirectorName,
-    verb: &str,
+    path: &str,
     request: &DrainRequest,
-    change: &DirectorChange,
+    change: &Change,
 ) -> Result<ExitCode, Failure> {
-    let path = format!("/clusters/{cluster}/directors/{director}/{verb}");
-    let mut operation: OperationView = controller.send(Method::POST, &path, Some(request))?;
+    let mut begun: OperationView = controller.send(Method::POST, path, Some(request))?;
     let mut code = ExitCode::SUCCESS;
     if change.wait {
-        code = wait(controller, &mut operation, verb, change.timeout)?;
+        let done = OperationState::Succeeded;
+        code = operation::follow(controller, &mut begun, done, change.timeout)?;
     }
-    if args.json {
-        print_json("isopath.operation/1", "operation", &operation)?;
-    } else {
-        print(&line(&operation))?;
-    }
+    operation::show(args, &begun)?;
     Ok(code)
-}
-
-/// Follows the operation to its end; says on stderr what changes.
-fn wait(
-    controller: &Controller,
-    operation: &mut OperationView,
-    verb: &str,
-    timeout: Duration,
-) -> Result<ExitCode, Failure> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&interrupted))?;
-    let deadline = Instant::now() + timeout;
-    let mut said = Instant::now();
-    eprint!("{}", line(operation));
-    while !operation.state.is_terminal() {
-        if interrupted.load(Ordering::Relaxed) {
-            eprintln!("Not waiting any more. The {verb} goes on: isopath status");
-            return Ok(ExitCode::from(INTERRUPTED));
-        }
-        if Instant::now() >= deadline {
-            eprintln!("The {verb} is not done yet and goes on: isopath status");
-            return Ok(ExitCode::from(STILL_DRAINING));
-        }
-        std::thread::sleep(PERIOD);
-        let now: OperationView = controller.get(&format!("/operations/{}", operation.id))?;
-        let changed = (now.state, &now.detail) != (operation.state, &operation.detail);
-        *operation = now;
-        if changed || said.elapsed() >= HEARTBEAT {
-            eprint!("{}", line(operation));
-            said = Instant::now();
-        }
-    }
-    Ok(match operation.state {
-        OperationState::Succeeded => ExitCode::SUCCESS,
-        OperationState::Cancelled | OperationState::Applying | OperationState::Settling => {
-            ExitCode::FAILURE
-        }
-    })
-}
-
-fn line(operation: &OperationView) -> String {
-    format!(
-        "{} {}  {}  {}\n",
-        operation.kind,
-        operation.director,
-        operation.state.as_str(),
-        printable(&operation.detail)
-    )
 }
