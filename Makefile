@@ -12,14 +12,14 @@ FUZZ_SECONDS ?= 600
 # start them from other directories. What people run and what is measured is the release build;
 # the tests run what the unit tests have built already, which spares them a second build.
 export ISOPATH_BIN_DIR := $(abspath $(TARGET)/release)
-TEST_TARGETS := test-build test-lab test-ipvs test-browser
+TEST_TARGETS := test-build test-lab test-ipvs test-api test-browser
 $(TEST_TARGETS): export ISOPATH_BIN_DIR := $(abspath $(TARGET)/debug)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab lab-down measure bench-speaker bench-dataplane interop release check fmt clippy doc \
-	test test-build test-unit test-mutations test-lab test-ipvs test-browser test-leftovers \
-	sim check-fuzz fuzz fuzz-build
+.PHONY: help lab lab-down measure bench-speaker bench-dataplane bench-controller interop release check fmt clippy doc \
+	test test-build test-unit test-mutations test-rules test-lab test-ipvs test-api test-browser test-leftovers \
+	openapi sim check-fuzz fuzz fuzz-build
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,11 @@ bench-dataplane: ## services into the kernel beside ipvsadm and keepalived, conn
 	@$(MAKE) --no-print-directory release
 	$(LAB) bench dataplane --reps $(or $(REPS),10) --json $(TARGET)/bench-dataplane.json $(BENCH)
 
+bench-controller: ## the controller under a thousand agents: reports, changes, restarts (BENCH=options)
+	@scripts/setup build lab
+	@$(MAKE) --no-print-directory release
+	$(LAB) bench controller --json $(TARGET)/bench-controller.json $(BENCH)
+
 interop: ## the speaker against FRR and BIRD in every form; writes the table of docs/OSPF.md
 	@scripts/setup build lab
 	@$(MAKE) --no-print-directory release
@@ -69,9 +74,9 @@ doc:
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --workspace --no-deps
 
 test: ## everything: units, namespaces, IPVS, browser, and that nothing is left behind
-	@scripts/setup build lab browser
-	@$(MAKE) --no-print-directory test-build test-unit test-mutations test-lab test-ipvs test-browser \
-		test-leftovers
+	@scripts/setup build lab metrics api browser
+	@$(MAKE) --no-print-directory test-build test-unit test-mutations test-rules test-lab test-ipvs \
+		test-api test-browser test-leftovers
 
 test-unit: test-build ## the unit tests, and the cores on a virtual clock
 	$(CARGO) test --locked --workspace --no-fail-fast --lib --bins
@@ -104,14 +109,25 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (600)
 			-max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; \
 	done
 
+test-rules: ## Prometheus' own tool on the rules, the configuration, and when each alert fires
+	cd deploy/prometheus && promtool check rules isopath.rules.yml
+	cd deploy/prometheus && promtool check config prometheus.yml
+	cd deploy/prometheus/tests && promtool test rules alerts.test.yml
+
 test-lab: test-build ## the simulator, the programs from outside, and clusters against FRR and BIRD, as root
 	scripts/test-lab
 
 test-ipvs: test-build ## what needs IPVS, on this kernel or in a virtual machine
 	scripts/test-ipvs
 
+test-api: test-build ## the API held against its own description (SEED, EXAMPLES)
+	scripts/test-api $(ISOPATH_BIN_DIR)/isopathd $(SEED)
+
 test-browser: test-build ## the dashboard in a headless browser
 	web/tests/run $(ISOPATH_BIN_DIR)/isopathd
+
+openapi: ## write docs/openapi.json anew from the handlers
+	ISOPATH_WRITE_OPENAPI=1 $(CARGO) test --locked --package isopathd --lib -- the_document_is_the_one_that_is_kept
 
 test-leftovers: ## fails if a lab left a namespace, a process or a file
 	scripts/leftovers

@@ -22,6 +22,7 @@ use crate::topology::{BfdTimers, Spec, Timers};
 mod capture;
 mod cluster;
 mod configs;
+pub mod controller;
 pub mod dataplane;
 mod figures;
 mod load;

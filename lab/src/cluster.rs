@@ -11,6 +11,7 @@ use isopath_api::declare::{
 };
 use isopath_api::fault::parse_toml;
 use isopath_api::ids::Protocol;
+use isopath_api::view::{DirectorView, State};
 
 use crate::classic;
 use crate::controller::CLUSTER;
@@ -36,6 +37,7 @@ pub fn declaration(spec: &Spec, quorum: u16) -> Declaration {
     Declaration {
         cluster: Some(CLUSTER.parse().expect("the constant is a name")),
         max_paths: spec.max_paths,
+        min_directors: None,
         director: (1..=spec.directors).map(director).collect(),
         lvs: LvsSpec::default(),
         switch: vec![SwitchSpec {
@@ -215,6 +217,30 @@ impl Lab {
                 }))
             },
         )
+    }
+
+    /// Waits until the controller sees every director Up and announcing: it knows of what the
+    /// switch has from the reports that come after.
+    ///
+    /// # Errors
+    /// It does not in time, or does not answer.
+    pub fn wait_for_all_up(&self) -> Result<()> {
+        crate::wait::until("all directors to be seen announcing", ROUTES, || {
+            let directors = self.controller.view()?.directors;
+            let announces = |director: &DirectorView| {
+                let mut vips = director.vips.iter();
+                vips.len() > 0 && vips.all(|vip| vip.in_lsdb)
+            };
+            let up = directors
+                .iter()
+                .all(|director| director.state == State::Up && announces(director));
+            let states = || {
+                directors
+                    .iter()
+                    .map(|d| format!("{} {}: {} {:?}; ", d.name, d.state, d.why, d.vips))
+            };
+            Ok(crate::wait::Probe::when(up, (), || states().collect()))
+        })
     }
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use isopath_api::declare::Declaration;
-use isopath_api::view::{ClusterView, DrainRequest};
+use isopath_api::operation::DrainRequest;
+use isopath_api::view::ClusterView;
 
 use crate::binaries;
 use crate::http::{self, Answer, Request};
@@ -56,6 +57,11 @@ impl Controller {
         self.process.iter_mut()
     }
 
+    /// The directory with its database, log and secrets.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Its namespace.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
@@ -70,7 +76,7 @@ impl Controller {
             let output = self.isopathd(&["token", "create"], arguments)?;
             Ok(output.trim().to_owned())
         };
-        let operator_token = token(&["--name", "lab", "--role", "operator"])?;
+        let operator_token = token(&["--name", "lab", "--role", "admin"])?;
         let agent = token(&[
             "--name",
             "lab-agents",
@@ -114,6 +120,13 @@ impl Controller {
         }
         let mut command = Command::new(binaries::find("isopathd")?);
         command.args(["serve", "--listen", &plan::CONTROLLER.to_string()]);
+        // The lab's network is its own.
+        command.arg("--insecure-http");
+        // Tests look as often as they can.
+        let config = self.directory.join("isopathd.toml");
+        let limits = "[limits]\napi_per_second = 10000\nlogins_per_minute = 10000\n";
+        fs::write(&config, limits).context("cannot write the controller's file")?;
+        command.arg("--config").arg(&config);
         command
             .args(["--database", &self.database()])
             .current_dir(&self.directory);
@@ -149,7 +162,8 @@ impl Controller {
         self.process.as_mut().context("the controller does not run")
     }
 
-    /// Sends a request with the lab's token, and a body of JSON where there is one.
+    /// Sends a request with the lab's token, and a body of JSON where there is one. What is
+    /// there already is replaced whatever it is.
     ///
     /// # Errors
     /// It does not answer; an answer with any status is none.
@@ -159,11 +173,13 @@ impl Controller {
             .as_ref()
             .map(|access| access.operator_token.as_str());
         let timeout = scaled(Duration::from_secs(5));
+        let exists = method == "PUT" && self.request("GET", path, None)?.status == 200;
         let request = Request {
             method,
             path,
             token,
             body,
+            if_match: exists.then_some("*"),
             timeout,
         };
         self.namespace
@@ -237,7 +253,7 @@ impl Controller {
         String::from_utf8(output.stdout).context("isopathd printed something else than UTF-8")
     }
 
-    fn secret(&self, name: &str, text: &str) -> Result<PathBuf> {
+    pub(crate) fn secret(&self, name: &str, text: &str) -> Result<PathBuf> {
         let path = self.directory.join(name);
         write_secret(&path, text).with_context(|| format!("writing {}", path.display()))?;
         Ok(path)

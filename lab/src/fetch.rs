@@ -113,6 +113,7 @@ impl Load {
             path,
             token: None,
             body: None,
+            if_match: None,
             timeout,
         };
         let mut tally = Tally::default();

@@ -23,6 +23,8 @@ pub struct Request<'a> {
     pub token: Option<&'a str>,
     /// A JSON body to send.
     pub body: Option<&'a str>,
+    /// What of the resource it changes, as `If-Match` has it.
+    pub if_match: Option<&'a str>,
     /// How long to wait for the connection and for each part of the answer.
     pub timeout: Duration,
 }
@@ -46,6 +48,7 @@ pub fn get(address: SocketAddr, path: &str) -> Result<Answer> {
         path,
         token: None,
         body: None,
+        if_match: None,
         timeout: SILENCE,
     };
     send(address, &request)
@@ -62,6 +65,7 @@ pub fn send(address: SocketAddr, request: &Request<'_>) -> Result<Answer> {
         path,
         token,
         body,
+        if_match,
         timeout,
     } = *request;
     let mut stream = TcpStream::connect_timeout(&address, timeout)
@@ -75,6 +79,9 @@ pub fn send(address: SocketAddr, request: &Request<'_>) -> Result<Answer> {
     let mut text = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n");
     if let Some(token) = token {
         text.push_str(&format!("Authorization: Bearer {token}\r\n"));
+    }
+    if let Some(tag) = if_match {
+        text.push_str(&format!("If-Match: {tag}\r\n"));
     }
     if let Some(body) = body {
         let length = body.len();

@@ -24,6 +24,7 @@ pub mod measure;
 pub mod netns;
 pub mod plan;
 pub mod process;
+pub mod prometheus;
 pub mod real_server;
 pub mod registry;
 pub mod report;

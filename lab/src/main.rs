@@ -68,6 +68,8 @@ enum Bench {
     /// How fast services reach the kernel beside ipvsadm and keepalived, and which connections
     /// outlive a director.
     Dataplane(bench::dataplane::Options),
+    /// What the controller does for a thousand agents, and how soon they hear of a change.
+    Controller(bench::controller::Options),
 }
 
 #[derive(Debug, Subcommand)]
@@ -216,6 +218,9 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Bench(Bench::Dataplane(options)) => {
             return Ok(reached(bench::dataplane::dataplane(&options)?));
+        }
+        Command::Bench(Bench::Controller(options)) => {
+            return Ok(reached(bench::controller::controller(&options)?));
         }
         Command::Measure(Measure::Drain { cluster, count }) => {
             report::drains(&measure::drain(cluster.spec("measure"), count)?);

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use isopath_api::view::DrainRequest;
+use isopath_api::operation::DrainRequest;
 use serde::Serialize;
 
 use crate::plan;

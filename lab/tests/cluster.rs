@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use isopath_api::ids::RouterId;
 use isopath_api::observed::Health;
+use isopath_api::operation::DrainRequest;
 use isopath_api::paths::Width;
 use isopath_api::problem::Problem;
 use isopath_api::speaker::Owner;
-use isopath_api::view::{DrainRequest, State};
 use isopath_lab::director::Director;
 use isopath_lab::plan::{VIP, router_id};
 use isopath_lab::switch::SwitchKind;
@@ -96,6 +96,7 @@ fn drain(reason: &str, override_guards: &[&str]) -> DrainRequest {
             .iter()
             .map(|&guard| guard.to_owned())
             .collect(),
+        ..DrainRequest::default()
     }
 }
 
@@ -343,27 +344,10 @@ fn controller_killed(lab: &mut Lab) -> Result<()> {
         .expect_quiet(VIP.0, WHILE)
         .context("after a restart of the agents alone")?;
     lab.controller.start()?;
-    wait_for_all_up(lab)?;
+    lab.wait_for_all_up()?;
     monitor
         .expect_quiet(VIP.0, WHILE)
         .context("with the controller back")
-}
-
-fn wait_for_all_up(lab: &Lab) -> Result<()> {
-    wait::until(
-        "all directors Up in the controller's view",
-        Duration::from_secs(30),
-        || {
-            let directors = lab.controller.view()?.directors;
-            let up = directors.iter().all(|director| director.state == State::Up);
-            let states = || {
-                directors
-                    .iter()
-                    .map(|d| format!("{} {}: {}; ", d.name, d.state, d.why))
-            };
-            Ok(Probe::when(up, (), || states().collect()))
-        },
-    )
 }
 
 #[test]

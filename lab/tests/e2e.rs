@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use isopath_api::config::Dataplane;
+use isopath_api::operation::{DrainRequest, OperationState, OperationView, StepName};
 use isopath_api::speaker::Owner;
-use isopath_api::view::{Agreement, DirectorPlacement, DrainRequest, EventView};
+use isopath_api::view::{Agreement, DirectorPlacement, EventView};
 use isopath_lab::controller::CLUSTER;
 use isopath_lab::director::Director;
 use isopath_lab::fetch::{Load, Tally};
@@ -75,16 +76,23 @@ fn all_phases(lab: &mut Lab) -> Result<()> {
     let (kind, up) = (lab.switch.kind(), started.elapsed());
     say(format_args!("e2e: {kind} up after {up:.0?}"));
     all_are_used(lab)?;
-    let mut phases = vec![
-        real_server_killed(lab)?,
-        director_drained(lab)?,
-        agent_killed(lab)?,
-        speaker_killed(lab)?,
-    ];
-    match kind {
-        SwitchKind::Frr => phases.push(director_differs(lab)?),
-        // What is tried is a director and the controller, so once is enough.
-        SwitchKind::Bird => {}
+    // What some try is a director and the controller, for which one switch is enough.
+    let is_first = match kind {
+        SwitchKind::Frr => true,
+        SwitchKind::Bird => false,
+    };
+    let mut phases = vec![real_server_killed(lab)?];
+    if is_first {
+        // Before any connection goes on through another director: the first one counts it as
+        // active until its timeout.
+        phases.push(real_server_drained(lab)?);
+    }
+    phases.push(director_drained(lab)?);
+    phases.push(agent_killed(lab)?);
+    phases.push(speaker_killed(lab)?);
+    if is_first {
+        phases.push(director_differs(lab)?);
+        phases.push(drained_and_safe(lab)?);
     }
     print(&phases);
     for Phase { what, tally, .. } in &phases[1..] {
@@ -246,6 +254,81 @@ fn director_drained(lab: &mut Lab) -> Result<Phase> {
     );
     lab.switch.wait_for_fib(VIP, &lab.all_next_hops(), SOON)?;
     Ok(phase)
+}
+
+/// Nothing fails, and the drain is over by what the kernel of the director counted, while the
+/// clients go on through the others; it is back when the sets have it again.
+fn drained_and_safe(lab: &mut Lab) -> Result<Phase> {
+    let mut evidence = String::new();
+    let phase = phase("one director safe", lab, |lab| {
+        let ended = change(lab, "directors/d2/drain")?;
+        evidence = evidence_of(&ended, StepName::Traffic)?;
+        lab.switch
+            .wait_for_fib(VIP, &lab.next_hops([1, 3, 4]), SOON)
+    })?;
+    ensure!(
+        evidence.starts_with("d2: no traffic for "),
+        "the traffic of d2 was not measured: {evidence}"
+    );
+    let counted = lab.directors[1].scheduled()?;
+    let spread = measure_spread(lab, REQUESTS)?;
+    let more = lab.directors[1].scheduled()? - counted;
+    ensure!(more == 0, "d2 is drained and scheduled {more} more");
+    ensure!(spread.tally.failures() == 0, "{:?}", spread.tally.failed);
+    change(lab, "directors/d2/undrain")?;
+    let back = lab.switch.fib(VIP)?;
+    let all = lab.all_next_hops();
+    ensure!(back == all, "d2 is in service, and the switch has {back:?}");
+    Ok(phase)
+}
+
+/// Nothing fails: no kernel gives it anything new, and it is over with its last connection.
+fn real_server_drained(lab: &mut Lab) -> Result<Phase> {
+    let (address, name) = (
+        lab.real_servers[1].address(),
+        lab.real_servers[1].name().to_owned(),
+    );
+    let path = format!("real-servers/{address}");
+    let phase = phase("one real server drained", lab, |lab| {
+        let ended = change(lab, &format!("{path}/drain"))?;
+        let weight = evidence_of(&ended, StepName::Weight)?;
+        ensure!(weight == "weight 0 on d1, d2, d3, d4", "{weight}");
+        wait_for_weights(lab, 1, |weight| weight == Some(0))
+    })?;
+    let spread = measure_spread(lab, REQUESTS)?;
+    let (answered, failed) = (&spread.tally.answered, &spread.tally.failed);
+    ensure!(spread.tally.failures() == 0, "{failed:?}");
+    ensure!(
+        !answered.contains_key(&name),
+        "{name} is drained, and {answered:?}"
+    );
+    change(lab, &format!("{path}/undrain"))?;
+    wait_for_weights(lab, 1, |weight| weight.is_some_and(|weight| weight > 0))?;
+    Ok(phase)
+}
+
+/// Asks for a drain or an undrain, and follows it to its success.
+fn change(lab: &Lab, what: &str) -> Result<OperationView> {
+    let path = format!("/api/v1/clusters/{CLUSTER}/{what}");
+    let answer = lab.controller.request("POST", &path, Some("{}"))?;
+    ensure!(answer.status == 202, "{what}: {answer:?}");
+    let begun: OperationView = serde_json::from_str(&answer.body).context("reading it")?;
+    let path = format!("/api/v1/operations/{}", begun.id);
+    wait::until(format_args!("{what}"), Duration::from_secs(60), || {
+        let body = lab.controller.request("GET", &path, None)?.body;
+        let now: OperationView =
+            serde_json::from_str(&body).with_context(|| format!("reading {body}"))?;
+        let done = now.state == OperationState::Succeeded;
+        ensure!(done || !now.state.is_terminal(), "{what} ended: {body}");
+        Ok(Probe::when(done, now, || body))
+    })
+}
+
+fn evidence_of(operation: &OperationView, step: StepName) -> Result<String> {
+    let mut steps = operation.steps.iter();
+    let found = steps.find(|it| it.step == step);
+    let found = found.with_context(|| format!("no step {}", step.as_str()))?;
+    Ok(found.evidence.clone())
 }
 
 /// Nothing fails and nothing moves: the agent is back within its hold.

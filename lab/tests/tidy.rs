@@ -11,14 +11,16 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Which of our crates each of them may use. What is not here uses none.
-const USES: [(&str, &[&str]); 7] = [
+const USES: [(&str, &[&str]); 8] = [
     (
         "isopath-speaker",
         &["isopath-api", "isopath-ospf", "isopath-bfd"],
     ),
     ("isopath-hostile", &["isopath-ospf", "isopath-bfd"]),
     ("isopath-agent", &["isopath-api", "isopath-ipvs"]),
-    ("isopathd", &["isopath-api"]),
+    // The controller computes which clients a change would move, and touches no kernel.
+    ("isopathd", &["isopath-api", "isopath-mh"]),
+    ("isopath-ipvs", &["isopath-mh"]),
     ("isopath", &["isopath-api"]),
     // The lab runs the built programs, and reads what they say by the contract; its benchmark
     // asks the kernel what they made of it, and its tests read what they captured with the cores.
@@ -154,6 +156,14 @@ fn no_tracked_file_names_a_place_of_one_machine() {
         "these work on one machine only:\n{}",
         found.join("\n")
     );
+}
+
+#[test]
+fn no_merge_was_left_half_done() {
+    // Seven signs and a space, which no other line of ours begins with.
+    let marks = ["<".repeat(7) + " ", ">".repeat(7) + " "];
+    let found = offending_lines(|_, line| marks.iter().any(|mark| line.starts_with(mark)));
+    assert!(found.is_empty(), "left by a merge:\n{}", found.join("\n"));
 }
 
 #[test]

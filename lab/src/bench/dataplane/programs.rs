@@ -210,6 +210,7 @@ pub(super) fn reconciles(namespace: &Namespace) -> Result<Reconciles> {
         path: "/metrics",
         token: None,
         body: None,
+        if_match: None,
         timeout: scaled(Duration::from_secs(20)),
     };
     let answer = namespace.enter(|| http::send(METRICS.into(), &request))??;

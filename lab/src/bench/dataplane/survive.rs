@@ -10,7 +10,7 @@ use isopath_api::declare::{
     CheckKind, CheckSpec, Declaration, LvsSpec, Profile, Scheduler, ServiceSpec,
 };
 use isopath_api::ids::Protocol;
-use isopath_api::view::DrainRequest;
+use isopath_api::operation::DrainRequest;
 
 use crate::cluster::declaration;
 use crate::controller::Controller;
