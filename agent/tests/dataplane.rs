@@ -75,7 +75,7 @@ async fn a_director_comes_up_starts_again_and_goes_down() {
         ("net/ipv4/vs/schedule_icmp", "1"),
         ("net/ipv4/vs/expire_nodest_conn", "1"),
         ("net/ipv4/vs/expire_quiescent_template", "1"),
-        ("net/ipv4/vs/conn_reuse_mode", "1"),
+        ("net/ipv4/vs/conn_reuse_mode", "3"),
         ("net/ipv4/conf/all/arp_ignore", "1"),
         ("net/ipv4/conf/all/arp_announce", "2"),
     ] {

@@ -23,8 +23,8 @@ use crate::ids::{Packets, ParseIdError, Protocol, ServiceId, serde_as_text};
 
 /// The version of what a digest is made of. It begins every digest, and digests of different
 /// versions say nothing about each other, so that a director of another release is not taken
-/// for one that differs. It rises with any change of [`Placement::digest`].
-const VERSION: u8 = 2;
+/// for one that differs. It rises with any change of [`Placement::digest`] or of [`sysctls`].
+const VERSION: u8 = 3;
 
 /// The bytes of the hash that a digest keeps. Nobody forges them: 64 bits tell apart what differs
 /// by accident.
@@ -105,7 +105,7 @@ pub struct Slot {
 /// The sysctls that have a say where connections may come from another director, named as under
 /// `/proc/sys`, with their values.
 const SHARED: &[(&str, &str)] = &[
-    ("net/ipv4/vs/conn_reuse_mode", "1"),
+    ("net/ipv4/vs/conn_reuse_mode", "3"),
     ("net/ipv4/vs/expire_nodest_conn", "1"),
     ("net/ipv4/vs/expire_quiescent_template", "1"),
     ("net/ipv4/vs/schedule_icmp", "1"),

@@ -1,10 +1,12 @@
 //! As much of an HTTP client as a lab needs: one request, one connection, one answer.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::net;
+use rustix::net::sockopt::{self, Timeout};
 
 /// How long one connection may be silent.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -43,15 +45,36 @@ pub struct Answer {
 /// # Errors
 /// See [`send`].
 pub fn get(address: SocketAddr, path: &str) -> Result<Answer> {
-    let request = Request {
+    send(address, &plain(path))
+}
+
+/// Asks for a path from a port of the client's own choice, which it may have used just before.
+///
+/// # Errors
+/// The port is in use; else as [`send`].
+pub fn get_from(port: u16, address: SocketAddrV4, path: &str) -> Result<Answer> {
+    let request = plain(path);
+    let connect = || -> rustix::io::Result<TcpStream> {
+        let socket = net::socket(net::AddressFamily::INET, net::SocketType::STREAM, None)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        sockopt::set_socket_timeout(&socket, Timeout::Send, Some(request.timeout))?;
+        net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))?;
+        net::connect(&socket, &address)?;
+        Ok(socket.into())
+    };
+    let stream = connect().with_context(|| format!("connecting to {address} from port {port}"))?;
+    exchange(stream, address.into(), &request)
+}
+
+fn plain(path: &str) -> Request<'_> {
+    Request {
         method: "GET",
         path,
         token: None,
         body: None,
         if_match: None,
         timeout: SILENCE,
-    };
-    send(address, &request)
+    }
 }
 
 /// Sends a request from the network that the calling thread is in. It says HTTP/1.0, so that
@@ -60,6 +83,12 @@ pub fn get(address: SocketAddr, path: &str) -> Result<Answer> {
 /// # Errors
 /// There is no connection, it breaks, or the answer is not HTTP.
 pub fn send(address: SocketAddr, request: &Request<'_>) -> Result<Answer> {
+    let stream = TcpStream::connect_timeout(&address, request.timeout)
+        .with_context(|| format!("connecting to {address}"))?;
+    exchange(stream, address, request)
+}
+
+fn exchange(mut stream: TcpStream, address: SocketAddr, request: &Request<'_>) -> Result<Answer> {
     let Request {
         method,
         path,
@@ -68,8 +97,6 @@ pub fn send(address: SocketAddr, request: &Request<'_>) -> Result<Answer> {
         if_match,
         timeout,
     } = *request;
-    let mut stream = TcpStream::connect_timeout(&address, timeout)
-        .with_context(|| format!("connecting to {address}"))?;
     stream
         .set_read_timeout(Some(timeout))
         .context("setting a time limit")?;

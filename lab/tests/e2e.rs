@@ -4,7 +4,7 @@
 //! It needs a kernel with IPVS: `scripts/test-ipvs` runs it on this one or in a virtual machine.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use isopath_api::view::{Agreement, DirectorPlacement, EventView};
 use isopath_lab::controller::CLUSTER;
 use isopath_lab::director::Director;
 use isopath_lab::fetch::{Load, Tally};
+use isopath_lab::http;
 use isopath_lab::netns::Namespace;
 use isopath_lab::plan::VIP;
 use isopath_lab::report::say;
@@ -282,13 +283,15 @@ fn drained_and_safe(lab: &mut Lab) -> Result<Phase> {
     Ok(phase)
 }
 
-/// Nothing fails: no kernel gives it anything new, and it is over with its last connection.
+/// Nothing fails: no kernel gives it anything new, and it is over with its last connection. A client
+/// that comes from the same port again has the real server of the table, not of its former entry.
 fn real_server_drained(lab: &mut Lab) -> Result<Phase> {
     let (address, name) = (
         lab.real_servers[1].address(),
         lab.real_servers[1].name().to_owned(),
     );
     let path = format!("real-servers/{address}");
+    let port = port_of(lab, &name)?;
     let phase = phase("one real server drained", lab, |lab| {
         let ended = change(lab, &format!("{path}/drain"))?;
         let weight = evidence_of(&ended, StepName::Weight)?;
@@ -302,9 +305,35 @@ fn real_server_drained(lab: &mut Lab) -> Result<Phase> {
         !answered.contains_key(&name),
         "{name} is drained, and {answered:?}"
     );
+    let other = answer_from(lab, port)?;
+    ensure!(other != name, "{name} is drained, and answers port {port}");
     change(lab, &format!("{path}/undrain"))?;
     wait_for_weights(lab, 1, |weight| weight.is_some_and(|weight| weight > 0))?;
+    let again = answer_from(lab, port)?;
+    ensure!(
+        again == name,
+        "port {port} is {name}'s by the table, and {again} answers it"
+    );
     Ok(phase)
+}
+
+/// A port of the client whose requests the real server of this name answers. It is below those that
+/// the kernel gives out, so that nothing else comes from it.
+fn port_of(lab: &Lab, name: &str) -> Result<u16> {
+    for port in 20_000..20_100 {
+        if answer_from(lab, port)? == name {
+            return Ok(port);
+        }
+    }
+    anyhow::bail!("{name} answered none of 100 ports")
+}
+
+/// Who answers a request from this port of the client.
+fn answer_from(lab: &Lab, port: u16) -> Result<String> {
+    let address = SocketAddrV4::new(VIP.0, 80);
+    let answer = lab.client.enter(|| http::get_from(port, address, "/"))??;
+    ensure!(answer.status == 200, "port {port}: {answer:?}");
+    Ok(answer.body.trim().to_owned())
 }
 
 /// Asks for a drain or an undrain, and follows it to its success.

@@ -86,9 +86,18 @@ const REQUIRED: [Required; 9] = [
     both(EXPIRE_NODEST_CONN, "1", always),
     // A persistent client leaves a real server of weight 0.
     both("net/ipv4/vs/expire_quiescent_template", "1", always),
-    // A client's reused port is a new connection, without a delay from Linux 5.9 on. A kernel
-    // before 4.1 does not have it and has no mh either.
-    both("net/ipv4/vs/conn_reuse_mode", "1", never),
+    // A client's reused port is a new connection, without a delay from Linux 5.9 on. A director of
+    // DR or tunnels sees no answers, so that an entry ends in FIN_WAIT, minutes before it expires;
+    // with bit 2 that is an end too (`is_new_conn_expected` in net/netfilter/ipvs/ip_vs_core.c).
+    // Without it a port that is used again stays with the real server of its entry, whatever the
+    // table says now, and the next director resets that connection. A kernel before 4.1 does not
+    // have it and has no mh either.
+    Required {
+        key: "net/ipv4/vs/conn_reuse_mode",
+        stateless: "3",
+        stateful: "1",
+        needed: never,
+    },
     // The VIPs are reached by route alone: an answer to ARP would take them past the switch.
     // The greater of `all` and the interface's own value counts, so `all` is enough.
     both("net/ipv4/conf/all/arp_ignore", "1", always),

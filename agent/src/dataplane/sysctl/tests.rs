@@ -38,8 +38,18 @@ fn only_what_differs_is_written_and_each_profile_has_its_own_values() {
     for profile in [Stateless, Stateful] {
         assert_eq!(written(&observed(profile, &[]), needs(profile)), [""; 0]);
     }
-    let off = ["sloppy_tcp=0", "sloppy_sctp=0", "schedule_icmp=0"];
-    let on = ["sloppy_tcp=1", "sloppy_sctp=1", "schedule_icmp=1"];
+    let off = [
+        "sloppy_tcp=0",
+        "sloppy_sctp=0",
+        "schedule_icmp=0",
+        "conn_reuse_mode=1",
+    ];
+    let on = [
+        "sloppy_tcp=1",
+        "sloppy_sctp=1",
+        "schedule_icmp=1",
+        "conn_reuse_mode=3",
+    ];
     for (from, to, expected) in [(Stateless, Stateful, off), (Stateful, Stateless, on)] {
         let expected = expected.map(|it| format!("net/ipv4/vs/{it}"));
         assert_eq!(
