@@ -114,7 +114,7 @@ impl Page {
     }
 
     fn agent(&self, observed: &Observed) -> prometheus::Result<()> {
-        let help = "Always 1; the label says the agent's version.";
+        let help = "Actual: always 1; the label says the agent's version.";
         let version = [observed.version.clone()];
         self.gauges("isopath_build_info", help, ["version"], [(version, 1.0)])?;
         self.gauge(
@@ -411,20 +411,24 @@ fn flag(value: bool) -> f64 {
     f64::from(u8::from(value))
 }
 
-/// node_exporter's labels of a service: a mark's service has port 0 and protocol FWM.
+/// node_exporter's labels of a service, which are the kernel's words in `/proc/net/ip_vs`: a
+/// mark's service has no address, port 0, protocol FWM, and its mark in eight hexadecimal digits.
+/// No two services have one mark.
 fn service_labels(service: ServiceId) -> [String; 4] {
-    let (port, mark, proto) = match service.packets {
-        Packets::To { protocol, port } => (port, String::new(), protocol.to_string()),
-        Packets::Marked(mark) => (0, mark.to_string(), "fwm".to_owned()),
+    let (address, port, mark, proto) = match service.packets {
+        Packets::To { protocol, port } => {
+            let address = service.vip.to_string();
+            (address, port, String::new(), protocol.to_string())
+        }
+        Packets::Marked(mark) => (String::new(), 0, format!("{mark:08X}"), "fwm".to_owned()),
     };
-    let vip = service.vip.to_string();
-    [vip, port.to_string(), mark, proto.to_uppercase()]
+    [address, port.to_string(), mark, proto.to_uppercase()]
 }
 
 fn real_server_labels(service: ServiceId, server: RealServerId) -> [String; 6] {
-    let [vip, port, mark, proto] = service_labels(service);
+    let [local, port, mark, proto] = service_labels(service);
     let (address, own_port) = (server.0.ip().to_string(), server.0.port().to_string());
-    [vip, port, mark, address, own_port, proto]
+    [local, port, mark, address, own_port, proto]
 }
 
 #[cfg(test)]

@@ -36,6 +36,9 @@ const MOST_RATE: u64 = 1_000_000_000_000;
 const LONGEST_NAME: usize = 64;
 /// The most of each list that a report may have; ten thousand real servers have to fit.
 const MOST_ITEMS: usize = 1 << 16;
+/// The most switches whose sets a report may tell: each makes series of metrics. A speaker names
+/// sixteen.
+const MOST_SWITCHES: usize = 64;
 /// The most lines of what went wrong.
 const MOST_LINES: usize = 256;
 /// How far a director's clock may be off before its reports count for nothing. What is off by
@@ -202,6 +205,9 @@ fn absurd(observed: &Observed, now: Timestamp) -> Vec<Fault> {
         ] {
             faults.items(&format!("/speaker/{what}"), count, MOST_ITEMS);
         }
+        let switches = speaker.widths.iter().map(|width| width.router_id);
+        let switches: BTreeSet<_> = switches.collect();
+        faults.items("/speaker/widths", switches.len(), MOST_SWITCHES);
         faults.most("/speaker/up_ms", speaker.up_ms, MOST_EXACT);
     }
     faults.0

@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use isopath_api::desired::AdminState;
 use isopath_api::ids::{DirectorName, RealServerId, ServiceId};
 use isopath_api::observed::{Health, Observed};
+use isopath_api::operation::{OperationState, StepState};
 use isopath_api::view::State;
+use jiff::Timestamp;
 
 use super::families::Families;
 use super::truth;
 use crate::clock::Moment;
 use crate::control::fleet::Fleet;
+use crate::control::operation::Operation;
 use crate::control::state::{ClusterState, DirectorState, World};
 use crate::ecmp::{self, SwitchTruth, VipTruth};
 use crate::store::tokens::Clusters;
@@ -174,7 +177,8 @@ impl<'a> ClusterMetrics<'a> {
         });
         families.counters(
             "isopath_reports_refused_total",
-            "Actual: the same by cause; no series for what never happened.",
+            "Actual: reports and streams for the director that were refused since the controller \
+             started, by cause; no series for what never happened.",
             ["cluster", "director", "cause"],
             causes,
         );
@@ -214,6 +218,17 @@ impl<'a> ClusterMetrics<'a> {
         });
         let help = "Actual: 1 while the director's agent reports, 0 after 5 s without a report.";
         families.gauges("isopath_agent_up", help, labels, fresh);
+        let ever = self.each().map(|(labels, director, _)| {
+            let has_reported = director.instance.is_some();
+            (labels, truth(has_reported))
+        });
+        families.gauges(
+            "isopath_agent_reported",
+            "Actual: 1 since the director's agent has reported for the first time, be it before \
+             the controller started; 0 until then.",
+            labels,
+            ever,
+        );
         let ages = self.each().filter_map(|(labels, director, _)| {
             let report = director.report.as_ref()?;
             Some((labels, self.now.since(report.received).as_secs_f64()))
@@ -277,13 +292,31 @@ impl<'a> ClusterMetrics<'a> {
         let each = || {
             self.clusters.iter().flat_map(|of| {
                 let operations = of.state.operations.iter();
-                operations.map(|operation| (of.name, operation.view(None)))
+                operations.map(|operation| (of.name, operation))
             })
         };
+        // Real servers of one name in several services may each have an operation: the largest
+        // counts, and 0 at least.
+        let most = |value: &dyn Fn(&Operation) -> f64| {
+            let mut values: BTreeMap<[String; 3], f64> = BTreeMap::new();
+            for (cluster, operation) in each() {
+                let (kind, target) = (
+                    operation.kind_str().to_owned(),
+                    operation.target.to_string(),
+                );
+                let most = values
+                    .entry([cluster.to_owned(), kind, target])
+                    .or_default();
+                *most = most.max(value(operation));
+            }
+            values
+        };
+        let since = |moment: Timestamp| self.now.wall.duration_since(moment).as_secs_f64();
         let mut open: BTreeMap<[String; 3], f64> = BTreeMap::new();
         for (cluster, operation) in each() {
             let state = operation.state.as_str().to_owned();
-            let labels = [cluster.to_owned(), operation.kind, state];
+            let kind = operation.kind_str().to_owned();
+            let labels = [cluster.to_owned(), kind, state];
             *open.entry(labels).or_default() += 1.0;
         }
         families.gauges(
@@ -292,23 +325,20 @@ impl<'a> ClusterMetrics<'a> {
             ["cluster", "kind", "state"],
             open,
         );
-        let mut ages: BTreeMap<[String; 3], f64> = BTreeMap::new();
-        for (cluster, operation) in each() {
-            let age = self.now.wall.duration_since(operation.started_at);
-            let labels = [
-                cluster.to_owned(),
-                operation.kind.clone(),
-                target(&operation),
-            ];
-            let oldest = ages.entry(labels).or_default();
-            *oldest = oldest.max(age.as_secs_f64());
-        }
+        let labels = ["cluster", "kind", "target"];
         families.gauges(
             "isopath_operation_age_seconds",
             "Actual: seconds since an operation that has not ended was asked for, by what it \
              changes.",
-            ["cluster", "kind", "target"],
-            ages,
+            labels,
+            most(&|operation| since(operation.started_at)),
+        );
+        families.gauges(
+            "isopath_operation_overdue_seconds",
+            "Actual: seconds since the deadline of an operation that has not ended, or since its \
+             cancellation; 0 before.",
+            labels,
+            most(&|operation| since(due(operation))),
         );
     }
 
@@ -421,6 +451,7 @@ impl<'a> ClusterMetrics<'a> {
     fn real_servers(&self, families: &mut Families) {
         let mut healthy: Vec<([String; 3], f64)> = Vec::new();
         let mut checking: Vec<([String; 3], f64)> = Vec::new();
+        let mut out: Vec<([String; 3], f64)> = Vec::new();
         for of in &self.clusters {
             let found = health(of.state, self.now);
             for service in &of.state.declaration.service {
@@ -428,10 +459,13 @@ impl<'a> ClusterMetrics<'a> {
                 let text = id.to_string();
                 for server in &service.real_server {
                     let server = service.real_server_id(server);
+                    let labels = || [of.name.to_owned(), text.clone(), server.to_string()];
+                    if of.state.quiesced.server(id, server) != AdminState::Active {
+                        out.push((labels(), 1.0));
+                    }
                     let Some(decided) = found.get(&(id, server)) else {
                         continue;
                     };
-                    let labels = || [of.name.to_owned(), text.clone(), server.to_string()];
                     healthy.push((labels(), decided.up));
                     checking.push((labels(), decided.all));
                 }
@@ -450,12 +484,24 @@ impl<'a> ClusterMetrics<'a> {
             labels,
             checking,
         );
+        families.gauges(
+            "isopath_real_server_out_of_service",
+            "Desired: 1 while the real server is to be draining or drained; no series otherwise.",
+            labels,
+            out,
+        );
     }
 }
 
-/// What an operation changes.
-fn target(operation: &isopath_api::operation::OperationView) -> String {
-    operation.target.clone()
+/// When an operation should have ended. What undoes one has no deadline, and takes seconds: it is
+/// due as soon as it is asked for.
+fn due(operation: &Operation) -> Timestamp {
+    let mut steps = operation.steps.iter();
+    let undoing = steps.find(|step| step.state == StepState::Now);
+    let cancelled = undoing.and_then(|step| step.since);
+    let is_cancelled = operation.state == OperationState::Cancelling;
+    let cancelled = cancelled.filter(|_| is_cancelled);
+    cancelled.unwrap_or(operation.deadline_at)
 }
 
 /// How many directors find a real server healthy, and how many have decided.

@@ -98,26 +98,4 @@ fn truth(value: bool) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::Server;
-
-    /// The table is what an operator builds dashboards and alerts on.
-    #[tokio::test]
-    async fn every_family_stands_in_the_documentation_as_it_is() {
-        let server = Server::start().await;
-        let described = families(&server.app, &Clusters::All).described;
-        let expected: Vec<&str> = described.iter().map(String::as_str).collect();
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/METRICS.md");
-        let text = std::fs::read_to_string(path).unwrap();
-        let (_, rest) = text.split_once("## Of the controller\n").unwrap();
-        let (section, _) = rest.split_once("\n## ").unwrap();
-        let is_row = |line: &&str| line.starts_with("| `");
-        let found: Vec<&str> = section.lines().filter(is_row).collect();
-        assert!(
-            found == expected,
-            "docs/METRICS.md does not have the controller's metrics; it should have\n{}",
-            expected.join("\n")
-        );
-    }
-}
+mod tests;

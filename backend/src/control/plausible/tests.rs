@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use isopath_api::paths::Width;
+
 use super::*;
 use crate::testing::{EPOCH, Known, observed};
 
@@ -96,7 +98,7 @@ fn what_cannot_be_has_its_pointer() {
     let year = Duration::from_secs(367 * 24 * 60 * 60);
     let late = |report: &mut Observed| report.at = Timestamp::UNIX_EPOCH;
     let early = move |report: &mut Observed| report.at += year;
-    let broken: [(&str, Break); 10] = [
+    let broken: [(&str, Break); 11] = [
         ("/at", late),
         ("/instance", |it| it.instance = String::new()),
         ("/run", |it| it.run = "r".repeat(65)),
@@ -106,6 +108,14 @@ fn what_cannot_be_has_its_pointer() {
         ("/generation", |it| it.generation = 1 << 53),
         ("/dataplane/failures", |it| {
             it.dataplane.failures = vec![String::new(); 257];
+        }),
+        ("/speaker/widths", |it| {
+            let widths = &mut it.speaker.as_mut().unwrap().widths;
+            let switch = |n| Width {
+                router_id: format!("10.9.0.{n}").parse().unwrap(),
+                ..widths[0].clone()
+            };
+            *widths = (0..65).map(switch).collect();
         }),
         ("/services/0/stats/connections_per_second", |it| {
             it.services[0].stats = Some(Stats {
