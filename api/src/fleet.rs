@@ -37,7 +37,7 @@ pub struct EnrollTokenRequest {
 }
 
 /// A one-time token. It is shown this once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EnrollToken {
     /// The token, for `isopath-agent enroll --token-file`.
@@ -51,6 +51,15 @@ pub struct EnrollToken {
     /// SHA-256 of the authority's certificate, for `isopath-agent enroll --ca-pin`; nothing where
     /// another authority vouches for the controller.
     pub ca_pin: Option<String>,
+}
+
+impl std::fmt::Debug for EnrollToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EnrollToken")
+            .field("cluster", &self.cluster)
+            .field("director", &self.director)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The body of `POST /enroll`.
@@ -262,4 +271,23 @@ pub struct AgentView {
     pub acknowledged_generation: Option<u64>,
     /// What was refused of it since the controller started, by cause.
     pub refused: BTreeMap<String, u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_one_time_token_is_not_printed_by_chance() {
+        let token = EnrollToken {
+            token: "ispe_secret".to_owned(),
+            cluster: "edge".parse().unwrap(),
+            director: "d1".parse().unwrap(),
+            expires_at: Timestamp::UNIX_EPOCH,
+            ca_pin: None,
+        };
+        let shown = format!("{token:?}");
+        assert!(shown.contains("edge"), "{shown}");
+        assert!(!shown.contains("secret"), "{shown}");
+    }
 }

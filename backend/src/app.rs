@@ -85,11 +85,19 @@ impl App {
         let audit = audit::start(store.clone(), clock.clone(), shutdown.clone());
         let (shown, samples) = watch::channel(Open::default());
         let measuring = (store.clone(), clock.clone(), control.clone());
-        let sampler = tokio::spawn(samples::run(measuring, shown, shutdown.clone()));
+        let measuring = tokio::spawn(samples::run(measuring, shown, shutdown.clone()));
+        let sampler = tokio::spawn(async move {
+            // Without measurements all else goes on.
+            if let Err(error) = measuring.await {
+                tracing::error!(%error, "the task that measures failed");
+            }
+        });
         let task = tokio::spawn(async move {
-            // One that ended before its time is told at once; the other ends with `shutdown`.
-            if task.await.is_ok() && sampler.await.is_err() {
-                tracing::error!("the task that measures ended before its time");
+            // Where the task that owns the state failed, nobody waits for the other; where it
+            // ended with `shutdown`, what was measured last is still to be stored. The other
+            // cannot fail.
+            if task.await.is_ok() {
+                drop(sampler.await);
             }
         });
         let inner = Inner {

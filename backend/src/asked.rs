@@ -18,6 +18,17 @@ use crate::error::Error;
 /// The header that names a request's id in its answer.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// The routes that answer whoever asks, whatever the request carries. Besides these there are
+/// `/metrics` for this host, and what is no route.
+pub(crate) const OPEN: [&str; 6] = [
+    "/api/openapi.json",
+    "/api/v1/enroll",
+    "/assets/{name}",
+    "/healthz",
+    "/login",
+    "/readyz",
+];
+
 /// The most characters of a path and of a reason that are kept: whoever asks chooses them.
 const LONGEST: usize = 300;
 
@@ -58,13 +69,16 @@ pub(crate) async fn identify(State(app): State<App>, request: Request, next: Nex
     let asked = Asked::default();
     parts.extensions.insert(asked.clone());
     let what = What::of(&parts);
-    let is_known = [header::AUTHORIZATION, header::COOKIE]
+    let shows_something = [header::AUTHORIZATION, header::COOKIE]
         .iter()
         .any(|header| parts.headers.contains_key(header))
         || Peer::has_certificate(&parts);
-    let allowed = match is_known {
+    // Anybody may send such a header: it is worth something only where somebody looks at it.
+    let is_looked_at = shows_something && !what.is_open();
+    let anonymous = || app.limits().anonymous(what.peer, app.clock().now());
+    let allowed = match is_looked_at {
         true => Ok(()),
-        false => app.limits().anonymous(what.peer, app.clock().now()),
+        false => anonymous(),
     };
     let within = app.limits().request_timeout();
     let answer = async move {
@@ -80,6 +94,15 @@ pub(crate) async fn identify(State(app): State<App>, request: Request, next: Nex
         }
     };
     let mut response = CURRENT.scope(Arc::clone(&id), answer).await;
+    // What the request showed was worth nothing, so nothing was done: it counts as one that
+    // showed nothing.
+    let is_nobody = asked.known.get().is_none() || response.status() == StatusCode::UNAUTHORIZED;
+    if is_looked_at
+        && is_nobody
+        && let Err(error) = anonymous()
+    {
+        response = error.into_response();
+    }
     if let Some(refusal) = what.refusal(&asked, &id, &response) {
         app.audit().refused(refusal);
     }
@@ -106,6 +129,12 @@ impl What {
             path: shortened(parts.uri.path()),
             peer: Peer::of(parts),
         }
+    }
+
+    /// Whether it answers whoever asks.
+    fn is_open(&self) -> bool {
+        let route = self.route.as_ref().map(MatchedPath::as_str);
+        route.is_none_or(|route| OPEN.contains(&route))
     }
 
     /// The refusal that an answer is; nothing where it is none that is worth an entry.

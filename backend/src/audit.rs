@@ -3,7 +3,7 @@
 //! done is written in its own transaction and passes by here.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Buckets, By};
+use crate::auth::{Buckets, By, counted_as};
 use crate::clock::Clock;
 use crate::store::audit::{self, Entry, Outcome};
 use crate::store::{Store, WriteError, tokens};
@@ -62,6 +62,8 @@ struct Shared {
     all: Mutex<Buckets<()>>,
     /// Refusals that were not written since it was last told.
     left_out: AtomicU64,
+    /// Whether refusals were written since it was last looked how many are kept.
+    written: AtomicBool,
     /// When tokens were used since that was last written, by their names.
     used: Mutex<BTreeMap<String, Timestamp>>,
 }
@@ -73,6 +75,7 @@ pub(crate) fn start(store: Store, clock: Clock, shutdown: CancellationToken) -> 
         each: Mutex::new(Buckets::new(EACH.0, EACH.1)),
         all: Mutex::new(Buckets::new(ALL.0, ALL.1)),
         left_out: AtomicU64::new(0),
+        written: AtomicBool::new(false),
         used: Mutex::new(BTreeMap::new()),
     });
     let audit = Audit {
@@ -84,6 +87,7 @@ pub(crate) fn start(store: Store, clock: Clock, shutdown: CancellationToken) -> 
         store,
         clock,
         shared,
+        kept: REFUSALS_KEPT,
     };
     tokio::spawn(task.run(waiting, shutdown));
     audit
@@ -94,7 +98,7 @@ impl Audit {
     pub(crate) fn refused(&self, refusal: Refusal) {
         let now = self.clock.now();
         let who = match (refusal.by.name.as_str(), refusal.by.peer) {
-            ("", Some(peer)) => format!("from {peer}"),
+            ("", Some(peer)) => format!("from {}", counted_as(peer)),
             (name, _) => name.to_owned(),
         };
         let taken = lock(&self.shared.each).take(&who, now.instant).is_ok()
@@ -129,6 +133,8 @@ struct Task {
     store: Store,
     clock: Clock,
     shared: Arc<Shared>,
+    /// The refusals kept.
+    kept: i64,
 }
 
 impl Task {
@@ -190,17 +196,21 @@ impl Task {
             };
             audit::insert(&mut transaction, &refusal.by, entry, *at).await?;
         }
-        transaction.commit().await
+        transaction.commit().await?;
+        self.shared.written.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn chores(&self) {
         let left_out = self.shared.left_out.swap(0, Ordering::Relaxed);
+        let written = self.shared.written.swap(false, Ordering::Relaxed);
         let used = std::mem::take(&mut *lock(&self.shared.used));
-        if left_out == 0 && used.is_empty() {
+        if left_out == 0 && !written && used.is_empty() {
             return;
         }
-        if let Err(error) = self.try_chores(left_out, &used).await {
+        if let Err(error) = self.try_chores((left_out, written), &used).await {
             self.shared.left_out.fetch_add(left_out, Ordering::Relaxed);
+            self.shared.written.fetch_or(written, Ordering::Relaxed);
             let mut later = lock(&self.shared.used);
             for (name, at) in used {
                 later.entry(name).or_insert(at);
@@ -212,7 +222,7 @@ impl Task {
 
     async fn try_chores(
         &self,
-        left_out: u64,
+        (left_out, written): (u64, bool),
         used: &BTreeMap<String, Timestamp>,
     ) -> Result<(), WriteError> {
         let mut transaction = self.store.begin().await?;
@@ -231,7 +241,11 @@ impl Task {
             };
             let now = self.clock.now().wall;
             audit::insert(&mut transaction, &By::controller(), entry, now).await?;
-            audit::trim(&mut transaction, REFUSALS_KEPT).await?;
+        }
+        // Not with each batch: to find the oldest that is kept takes milliseconds, in which
+        // nobody else writes.
+        if written || left_out > 0 {
+            audit::trim(&mut transaction, self.kept).await?;
         }
         transaction.commit().await
     }
@@ -248,4 +262,86 @@ fn not_written(what: &str, error: &WriteError) {
 /// The locks are never held over an await, and a panic leaves nothing half done behind it.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::auth::Via;
+    use crate::testing::url;
+
+    fn refusal(peer: &str) -> Refusal {
+        Refusal {
+            by: By {
+                name: String::new(),
+                via: Via::Nothing,
+                peer: Some(peer.parse().unwrap()),
+                request_id: None,
+            },
+            action: "POST /login".to_owned(),
+            object: "/login".to_owned(),
+            cluster: None,
+            status: 401,
+            detail: String::new(),
+        }
+    }
+
+    async fn kept(store: &Store) -> Vec<u64> {
+        let mut reader = store.read().await.unwrap();
+        let filter = audit::Filter::default();
+        let entries = audit::list(&mut reader, &filter, None, 1000).await.unwrap();
+        entries.into_iter().map(|entry| entry.id).collect()
+    }
+
+    #[tokio::test]
+    async fn refusals_stay_bounded_also_where_none_was_left_out() {
+        let directory = TempDir::new().unwrap();
+        let store = Store::open(&url(&directory)).await.unwrap();
+        let clock = Clock::default();
+        let task = Task {
+            store: store.clone(),
+            clock: clock.clone(),
+            shared: Arc::new(Shared {
+                each: Mutex::new(Buckets::new(EACH.0, EACH.1)),
+                all: Mutex::new(Buckets::new(ALL.0, ALL.1)),
+                left_out: AtomicU64::new(0),
+                written: AtomicBool::new(false),
+                used: Mutex::default(),
+            }),
+            kept: 5,
+        };
+        let mut transaction = store.begin().await.unwrap();
+        let done = Entry::done("user.create", "user ada", "");
+        let (by, now) = (By::command(), clock.now().wall);
+        audit::insert(&mut transaction, &by, done, now)
+            .await
+            .unwrap();
+        transaction.commit().await.unwrap();
+        for _ in 0..3 {
+            let batch: Vec<_> = (0..4).map(|_| (refusal("192.0.2.1"), now)).collect();
+            task.write(&batch).await;
+            task.chores().await;
+        }
+        assert_eq!(task.shared.left_out.load(Ordering::Relaxed), 0);
+        assert_eq!(
+            kept(&store).await,
+            [13, 12, 11, 10, 9, 1],
+            "the newest, and what was done"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_host_of_many_addresses_is_one() {
+        let directory = TempDir::new().unwrap();
+        let store = Store::open(&url(&directory)).await.unwrap();
+        let shutdown = CancellationToken::new();
+        let audit = start(store, Clock::default(), shutdown.clone());
+        for n in 0..60 {
+            audit.refused(refusal(&format!("2001:db8:1:2::{n}")));
+        }
+        assert_eq!(audit.left_out(), 60 - u64::from(EACH.0));
+        shutdown.cancel();
+    }
 }

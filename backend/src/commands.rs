@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use isopath_api::access::NAME_EXPECTED;
 use isopath_api::fault::FileFaults;
 use jiff::Timestamp;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -118,7 +119,7 @@ pub enum CommandError {
     #[error("expected a time until the year 9999 at most")]
     Expires,
     /// The name is none.
-    #[error("expected a name of 1 to 64 visible characters, found {found:?}")]
+    #[error("expected {NAME_EXPECTED}, found {found:?}")]
     Name {
         /// What was given.
         found: String,

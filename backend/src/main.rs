@@ -28,7 +28,8 @@ struct Args {
 enum Command {
     /// Serve the API, the pages and the directors.
     Serve {
-        /// A TOML file: `listen`, `database`, `insecure_http`, `[tls]`, `[limits]`.
+        /// A TOML file: `listen`, `database`, `insecure_http`, `admin_password_file`, `[tls]`,
+        /// `[limits]`, `[retention]`.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// The address and port to listen on [default: 127.0.0.1:8080].

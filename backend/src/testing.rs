@@ -424,7 +424,15 @@ impl Server {
     /// The same with an authority of its own. Nobody listens; agents show certificates through
     /// [`as_agent`].
     pub(crate) async fn with_tls(require_client_certificates: bool) -> Self {
-        let without = Self::start().await;
+        Self::start()
+            .await
+            .behind_tls(require_client_certificates)
+            .await
+    }
+
+    /// This one's database and limits, served so.
+    pub(crate) async fn behind_tls(self, require_client_certificates: bool) -> Self {
+        let without = self;
         let directory = Arc::clone(&without.directory);
         without.stop();
         let now = Timestamp::now();
@@ -508,6 +516,11 @@ impl Server {
         }
     }
 
+    /// Sends a request whose answer may be a stream: its status.
+    pub(crate) async fn status(&self, request: Request<Body>) -> StatusCode {
+        self.router.clone().oneshot(request).await.unwrap().status()
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(request("GET", path, Some(&self.operator), None))
             .await
@@ -586,12 +599,32 @@ impl Server {
     }
 }
 
+/// The same request from another host.
+pub(crate) fn from_host(address: &str, mut request: Request<Body>) -> Request<Body> {
+    request.extensions_mut().insert(ConnectInfo(Remote {
+        address: (address.parse::<std::net::IpAddr>().unwrap(), 1).into(),
+        tls: false,
+        certificate: None,
+    }));
+    request
+}
+
 /// The same request over a connection that showed the certificate of the agent `id`, from the
 /// machine whose hash is all `machine`s.
-pub(crate) fn as_agent(id: Uuid, machine: char, mut request: Request<Body>) -> Request<Body> {
+pub(crate) fn as_agent(id: Uuid, machine: char, request: Request<Body>) -> Request<Body> {
+    as_agent_until(Timestamp::MAX, id, machine, request)
+}
+
+/// The same with a certificate that ends then.
+pub(crate) fn as_agent_until(
+    expires: Timestamp,
+    id: Uuid,
+    machine: char,
+    mut request: Request<Body>,
+) -> Request<Body> {
     let certificate = ClientCertificate {
         identity: id,
-        expires: Timestamp::MAX,
+        expires,
     };
     request.headers_mut().remove(header::AUTHORIZATION);
     let value = machine_hash(machine).parse().unwrap();

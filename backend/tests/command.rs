@@ -110,10 +110,11 @@ fn run(directory: &Path, arguments: &[&str]) -> Output {
 }
 
 fn operator(directory: &Path, name: &str) -> String {
-    let output = run(
-        directory,
-        &["token", "create", "--name", name, "--role", "operator"],
-    );
+    token(directory, &["--name", name, "--role", "operator"])
+}
+
+fn token(directory: &Path, arguments: &[&str]) -> String {
+    let output = run(directory, &[&["token", "create"], arguments].concat());
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
@@ -151,13 +152,15 @@ fn a_kill_loses_nothing_that_was_acknowledged() {
 fn it_stops_although_an_agent_holds_its_stream_open() {
     let directory = TempDir::new().unwrap();
     let served = Served::start(directory.path());
-    let token = operator(directory.path(), "ops");
-    served.request("PUT", "/api/v1/clusters/edge", &token, DECLARATION);
+    let ops = operator(directory.path(), "ops");
+    served.request("PUT", "/api/v1/clusters/edge", &ops, DECLARATION);
+    let agents = ["--name", "agents", "--role", "agent", "--cluster", "edge"];
+    let agent = token(directory.path(), &agents);
     let mut stream = TcpStream::connect(&served.address).unwrap();
     write!(
         stream,
         "GET /api/v1/clusters/edge/directors/d1/desired HTTP/1.1\r\nhost: x\r\n\
-         authorization: Bearer {token}\r\n\r\n"
+         authorization: Bearer {agent}\r\n\r\n"
     )
     .unwrap();
     let mut reader = BufReader::new(stream);
@@ -172,6 +175,25 @@ fn it_stops_although_an_agent_holds_its_stream_open() {
         !printed.contains("cut off"),
         "the stream ended by itself: {printed}"
     );
+}
+
+#[test]
+fn its_help_names_all_that_the_file_may_say() {
+    let directory = TempDir::new().unwrap();
+    let help = run(directory.path(), &["serve", "--help"]);
+    let help = String::from_utf8(help.stdout).unwrap();
+    let (_, file) = help.split_once("A TOML file: ").unwrap();
+    let (file, _) = file.split_once("--").unwrap();
+    // A file with a key that is none is told all that there are.
+    std::fs::write(directory.path().join("c.toml"), "none = 1\n").unwrap();
+    let told = run(directory.path(), &["serve", "--config", "c.toml"]);
+    let told = String::from_utf8(told.stderr).unwrap();
+    let (_, keys) = told.split_once("expected one of ").unwrap();
+    let keys: Vec<_> = keys.split('`').skip(1).step_by(2).collect();
+    assert!(keys.len() >= 7, "{told}");
+    for key in keys {
+        assert!(file.contains(key), "no {key} in {file:?}");
+    }
 }
 
 #[test]
@@ -218,6 +240,11 @@ fn names_passwords_and_urls_are_checked() {
             &["token", "create", "--name", "a b", "--role", "operator"],
             2,
             "found \"a b\"",
+        ),
+        (
+            &["token", "create", "--name", "..", "--role", "viewer"],
+            2,
+            "found \"..\"",
         ),
         (
             &["token", "create", "--name", "x", "--role", "agent"],

@@ -59,14 +59,75 @@ impl Renewal<'_> {
     async fn renew(&self) -> Result<AgentIdentity, LinkError> {
         let pending = Pending::new(self.state_dir)?;
         let request = self.api.post_to(&self.url)?.json(&pending.request);
-        let response = timeout(ANSWER_TIMEOUT, request.send())
+        // With its body: one that never ends must not keep the agent from asking again.
+        let answered = async {
+            let response = succeeded(request.send().await?).await?;
+            Ok::<Enrolled, LinkError>(response.json().await?)
+        };
+        let enrolled = timeout(ANSWER_TIMEOUT, answered)
             .await
             .map_err(|_| LinkError::Silent(ANSWER_TIMEOUT))??;
-        let enrolled: Enrolled = succeeded(response).await?.json().await?;
         let renewed = pending.issued(enrolled);
         let client = (self.make)(Some(&renewed))?;
         renewed.keep(self.state_dir)?;
         self.clients.send_replace(client);
         Ok(renewed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderMap;
+    use tempfile::TempDir;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::controller_link::{Trust, client};
+
+    #[tokio::test]
+    async fn an_answer_that_never_ends_is_not_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let controller = async {
+            let (mut io, _) = listener.accept().await.unwrap();
+            let mut asked = Vec::new();
+            // The body of the request is JSON.
+            while !asked.ends_with(b"}") {
+                asked.push(io.read_u8().await.unwrap());
+            }
+            let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{";
+            io.write_all(head).await.unwrap();
+            // From now on there is nothing to wait for but the time.
+            tokio::time::pause();
+            std::future::pending::<()>().await;
+        };
+        let directory = TempDir::new().unwrap();
+        let make = |_: Option<&AgentIdentity>| client(&url, Trust::System, None);
+        let (clients, seen) = watch::channel(make(None).unwrap());
+        let api = Api {
+            client: seen,
+            base: url.clone(),
+            token_file: None,
+            headers: HeaderMap::new(),
+        };
+        let renewal = Renewal {
+            api: &api,
+            url: format!("{url}/api/v1/agents/renew"),
+            state_dir: directory.path(),
+            shown: None,
+            clients: &clients,
+            make: &make,
+        };
+        let answer = async { timeout(Duration::from_secs(60), renewal.renew()).await };
+        // Both are cancel-safe: the test ends with either.
+        let answer = tokio::select! {
+            answer = answer => answer.expect("it waits for ever"),
+            () = controller => unreachable!("it never ends"),
+        };
+        assert!(
+            matches!(answer, Err(LinkError::Silent(ANSWER_TIMEOUT))),
+            "{answer:?}"
+        );
     }
 }

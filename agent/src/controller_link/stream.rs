@@ -82,10 +82,13 @@ impl Stream<'_> {
             .api
             .get("desired")?
             .header(ACCEPT, HeaderValue::from_static("text/event-stream"));
-        let response = timeout(ANSWER_TIMEOUT, request.send())
+        // With the whole of a refusal: one that never ends must not keep the agent from trying
+        // again.
+        let answered = async { succeeded(request.send().await?).await };
+        let response = timeout(ANSWER_TIMEOUT, answered)
             .await
             .map_err(|_| LinkError::Silent(ANSWER_TIMEOUT))??;
-        let mut pieces = succeeded(response).await?.bytes_stream();
+        let mut pieces = response.bytes_stream();
         *attempt = 0;
         self.health.send_modify(|health| {
             health.connected = true;

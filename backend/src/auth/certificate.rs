@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::tls::{ClientCertificate, Remote};
 
 /// The certificate of the connection.
-fn shown(parts: &Parts) -> Option<&Arc<ClientCertificate>> {
+pub(super) fn shown(parts: &Parts) -> Option<&Arc<ClientCertificate>> {
     let ConnectInfo(remote) = parts.extensions.get::<ConnectInfo<Remote>>()?;
     remote.certificate.as_ref()
 }
@@ -25,8 +25,9 @@ fn shown(parts: &Parts) -> Option<&Arc<ClientCertificate>> {
 /// time, so that one that was revoked is refused at once.
 ///
 /// # Errors
-/// [`Error::Unauthenticated`] for one that is not known, [`Error::Forbidden`] for one that was
-/// revoked or that is used on another machine than the one it was issued to.
+/// [`Error::Unauthenticated`] for one that is not known and for a certificate that has ended,
+/// [`Error::Forbidden`] for one that was revoked or that is used on another machine than the one
+/// it was issued to, [`Error::TooMany`] where that was so again and again.
 pub(crate) async fn agent(parts: &Parts, app: &App) -> Result<Option<AgentState>, Error> {
     let Some(certificate) = shown(parts) else {
         return Ok(None);
@@ -41,6 +42,16 @@ pub(crate) async fn agent(parts: &Parts, app: &App) -> Result<Option<AgentState>
     if agent.row.revoked.is_some() {
         return Err(Error::Forbidden {
             detail: format!("agent {id} was revoked: enrol it with a new token"),
+        });
+    }
+    // It was good when the connection was made, or when the session that this one resumes was.
+    if certificate.expires <= app.clock().now().wall {
+        return Err(Error::Unauthenticated {
+            detail: format!(
+                "this certificate of agent {id} ended at {:.0}: show the renewed one, or enrol \
+                 the agent with a new token",
+                certificate.expires
+            ),
         });
     }
     let machine = parts.headers.get(MACHINE_HEADER);
@@ -90,6 +101,8 @@ pub(super) async fn check_path(
 /// Counts and shows it on the director whose certificate it is.
 async fn refuse(app: &App, agent: &AgentState, cause: String) -> Result<Error, Error> {
     let (cluster, director) = (agent.row.cluster.clone(), agent.row.director.clone());
+    app.limits()
+        .refused(&cluster, &director, app.clock().now())?;
     let control = app.control();
     control
         .refused(cluster, director, Refused::WrongIdentity, cause.clone())

@@ -5,9 +5,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use isopath_api::fault::Fault;
-use isopath_api::ids::ClusterName;
+use isopath_api::ids::{ClusterName, DirectorName};
 use serde::Deserialize;
 
+use super::places::{Place, Places};
 use super::rate::{Buckets, counted_as};
 use crate::clock::Moment;
 use crate::error::Error;
@@ -93,14 +94,38 @@ const TIMES: std::ops::RangeInclusive<Duration> =
 /// A director's reports at once, in seconds of its rate.
 const REPORTS_AT_ONCE: u32 = 5;
 
+/// Certificates that one agent may have made at once, and how often one more. Each is signed,
+/// committed and kept in the audit log; an agent wants one in twenty days.
+const RENEWALS: (u32, Duration) = (5, Duration::from_secs(60));
+
+/// Streams to pages that one user may have open: many times a person's tabs, and few of the
+/// connections that there are.
+const STREAMS: u32 = 64;
+
 /// What is left of the limits, in memory alone.
 #[derive(Debug)]
 pub(crate) struct Limits {
     api: Mutex<Buckets<String>>,
     /// By director and not by token: a fleet may share one.
-    reports: Mutex<Buckets<(ClusterName, String)>>,
+    reports: Mutex<Buckets<(ClusterName, Reporter)>>,
+    renewals: Mutex<Buckets<(ClusterName, DirectorName)>>,
     anonymous: Mutex<Buckets<IpAddr>>,
+    /// By their users.
+    streams: Places<String>,
     request_timeout: Duration,
+}
+
+/// Who reports, within a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Reporter {
+    /// The agent of a declared director.
+    Of(DirectorName),
+    /// Whoever speaks for a director that is not declared: all of them together, since there is
+    /// no end of such names.
+    Undeclared,
+    /// Whoever is refused with the certificate of this director's agent, which itself may be
+    /// well: it does not share its limit with them.
+    Refused(DirectorName),
 }
 
 impl Limits {
@@ -117,7 +142,9 @@ impl Limits {
         Self {
             api: Mutex::new(Buckets::new(api.0, api.1)),
             reports: Mutex::new(Buckets::new(reports.0, reports.1)),
+            renewals: Mutex::new(Buckets::new(RENEWALS.0, RENEWALS.1)),
             anonymous: Mutex::new(Buckets::new(anonymous.0, anonymous.1)),
+            streams: Places::new(STREAMS),
             request_timeout: settings.request_timeout,
         }
     }
@@ -135,17 +162,56 @@ impl Limits {
         take(&self.api, &name.to_owned(), now)
     }
 
-    /// A report of a director's agent, or a stream to it.
+    /// A report of a director's agent, or a stream to it; nothing for a director that is not
+    /// declared.
     ///
     /// # Errors
     /// [`Error::TooMany`].
     pub(crate) fn report(
         &self,
         cluster: &ClusterName,
-        director: &str,
+        director: Option<&DirectorName>,
         now: Moment,
     ) -> Result<(), Error> {
-        take(&self.reports, &(cluster.clone(), director.to_owned()), now)
+        let director = director.cloned();
+        let reporter = director.map_or(Reporter::Undeclared, Reporter::Of);
+        take(&self.reports, &(cluster.clone(), reporter), now)
+    }
+
+    /// A request that is refused although it shows the certificate of a director's agent.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`].
+    pub(crate) fn refused(
+        &self,
+        cluster: &ClusterName,
+        director: &DirectorName,
+        now: Moment,
+    ) -> Result<(), Error> {
+        let reporter = Reporter::Refused(director.clone());
+        take(&self.reports, &(cluster.clone(), reporter), now)
+    }
+
+    /// A certificate for a director's agent that has one.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`].
+    pub(crate) fn renewal(
+        &self,
+        cluster: &ClusterName,
+        director: &DirectorName,
+        now: Moment,
+    ) -> Result<(), Error> {
+        take(&self.renewals, &(cluster.clone(), director.clone()), now)
+    }
+
+    /// A stream to a page of a user, which holds its place while it is open.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`].
+    pub(crate) fn stream(&self, user: &str) -> Result<Place<String>, Error> {
+        let place = self.streams.take(&user.to_owned());
+        place.ok_or(Error::TooMany { retry_after_s: 5 })
     }
 
     /// A request of somebody unknown.
@@ -199,11 +265,19 @@ mod tests {
             })
         ));
         limits.api("bob", now).unwrap();
+        let [d1, d2] = ["d1", "d2"].map(|name| name.parse().unwrap());
         for _ in 0..REPORTS_AT_ONCE {
-            limits.report(&edge, "d1", now).unwrap();
+            limits.report(&edge, Some(&d1), now).unwrap();
         }
-        assert!(limits.report(&edge, "d1", now).is_err());
-        limits.report(&edge, "d2", now).unwrap();
+        assert!(limits.report(&edge, Some(&d1), now).is_err());
+        limits.report(&edge, Some(&d2), now).unwrap();
+        limits.report(&edge, None, now).unwrap();
+        limits.refused(&edge, &d1, now).unwrap();
+        for _ in 0..RENEWALS.0 {
+            limits.renewal(&edge, &d1, now).unwrap();
+        }
+        assert!(limits.renewal(&edge, &d1, now).is_err());
+        limits.renewal(&edge, &d2, now).unwrap();
         let (far, near) = ("192.0.2.1".parse().unwrap(), "127.0.0.1".parse().unwrap());
         for _ in 0..2 {
             limits.anonymous(far, now).unwrap();

@@ -40,6 +40,14 @@ pub(crate) struct SignIn<'a> {
     pub(crate) is_tls: bool,
 }
 
+/// Somebody whose password was checked.
+#[derive(Clone, Copy)]
+pub(crate) struct Known<'a> {
+    pub(crate) user: &'a str,
+    /// What was stored of the password when it was checked.
+    pub(crate) hash: &'a str,
+}
+
 impl Login {
     /// Lets an address try `per_minute` times a minute.
     pub(crate) fn new(per_minute: u32) -> Self {
@@ -62,19 +70,35 @@ impl Login {
         check_origin(from.headers)?;
         take(&self.by_peer, &counted_as(from.peer), now)?;
         let hash = self.check(store, now, user, password).await?;
+        // Parameters of another time are replaced while the password is at hand.
+        let fresh = match is_outdated(&hash) {
+            true => self.hash(password.to_owned()).await.ok(),
+            false => None,
+        };
+        let known = Known { user, hash: &hash };
+        self.begin(store, now, from, (known, fresh)).await
+    }
+
+    /// Starts the session of somebody whose password was checked, unless that is another one by
+    /// now: an admin who sets a new one while it is checked has ended all sessions.
+    pub(crate) async fn begin(
+        &self,
+        store: &Store,
+        now: Moment,
+        from: SignIn<'_>,
+        (Known { user, hash }, fresh): (Known<'_>, Option<String>),
+    ) -> Result<HeaderValue, Error> {
         let by = By {
             name: user.to_owned(),
             via: Via::Session,
             peer: Some(from.peer),
             request_id: asked::request_id(),
         };
-        // Parameters of another time are replaced while the password is at hand.
-        let fresh = match is_outdated(&hash) {
-            true => self.hash(password.to_owned()).await.ok(),
-            false => None,
-        };
         let object = format!("user {user}");
         let mut transaction = store.begin().await?;
+        if !users::has_password(&mut transaction, user, hash).await? {
+            return Err(Error::Busy);
+        }
         if let Some(before) = SessionSecret::from_headers(from.headers, from.is_tls) {
             sessions::delete(&mut transaction, &before.hash()).await?;
         }

@@ -142,7 +142,7 @@ impl FromRequestParts<App> for Admin {
 
 async fn authorize(parts: &mut Parts, app: &App, needed: Role) -> Result<Principal, Error> {
     let principal = if parts.headers.contains_key(AUTHORIZATION) {
-        of_token(parts, bearer(parts, app).await?)?
+        of_token(parts, bearer(parts, app).await?.0)?
     } else {
         of_cookie(parts, app).await?
     };
@@ -201,8 +201,8 @@ pub(super) async fn path_name(parts: &mut Parts, place: &str) -> Option<String> 
     found.map(|(_, value)| value.to_owned())
 }
 
-/// The token that the request carries, which is good now.
-pub(super) async fn bearer(parts: &Parts, app: &App) -> Result<TokenRow, Error> {
+/// The token that the request carries, which is good now, and its hash.
+pub(super) async fn bearer(parts: &Parts, app: &App) -> Result<(TokenRow, String), Error> {
     let unauthenticated = |detail: String| Error::Unauthenticated { detail };
     let token = parts
         .headers
@@ -213,8 +213,9 @@ pub(super) async fn bearer(parts: &Parts, app: &App) -> Result<TokenRow, Error> 
         .map(|(_, token)| token.trim())
         .ok_or_else(|| unauthenticated("send a token: Authorization: Bearer …".to_owned()))?;
     check_token(token).map_err(|error| unauthenticated(error.to_string()))?;
+    let hash = token_hash(token);
     let token = app
-        .token(&token_hash(token))
+        .token(&hash)
         .await?
         .ok_or_else(|| unauthenticated("the token is not known here".to_owned()))?;
     Asked::note(parts, &token.name, Via::Token);
@@ -232,7 +233,7 @@ pub(super) async fn bearer(parts: &Parts, app: &App) -> Result<TokenRow, Error> 
         ))),
         Some(_) | None => {
             app.audit().token_used(&token.name);
-            Ok(token)
+            Ok((token, hash))
         }
     }
 }

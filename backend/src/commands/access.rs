@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use isopath_api::access::Role;
+use isopath_api::access::{Role, is_name};
 use jiff::Timestamp;
 
 use super::CommandError;
@@ -162,8 +162,8 @@ async fn insert_token(
 }
 
 fn check_name(name: &str) -> Result<(), CommandError> {
-    let is_visible = |c: char| !c.is_whitespace() && !c.is_control();
-    if (1..=64).contains(&name.len()) && name.chars().all(is_visible) {
+    // Whoever has another name could not be changed, nor a token revoked, by the API.
+    if is_name(name) {
         Ok(())
     } else {
         Err(CommandError::Name {

@@ -1,5 +1,6 @@
 //! The task itself.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -382,6 +383,16 @@ pub(super) fn log(event: &NewEvent) {
     log_line(cluster.as_ref(), *severity, object, what, actor);
 }
 
+/// A text as one line. Operators and agents choose some of its words: none of them is to write
+/// lines of the log.
+fn in_one_line(text: &str) -> Cow<'_, str> {
+    if text.contains(char::is_control) {
+        Cow::Owned(text.replace(char::is_control, " "))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
 fn log_line(
     cluster: Option<&ClusterName>,
     severity: Severity,
@@ -390,6 +401,7 @@ fn log_line(
     actor: &str,
 ) {
     let cluster = cluster.map(ClusterName::as_str);
+    let (object, what) = (in_one_line(object), in_one_line(what));
     match severity {
         Severity::Info => tracing::info!(cluster, actor, "{object}: {what}"),
         Severity::Warning => tracing::warn!(cluster, actor, "{object}: {what}"),
@@ -522,5 +534,19 @@ impl DirectorState {
             content: self.content.clone(),
             instance: self.instance.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_events_words_are_one_line_of_the_log() {
+        let forged = "new kernel\r\n2026-03-02T03:12:41Z  INFO isopathd: signed in\u{1b}[2K";
+        let line = in_one_line(forged);
+        assert!(line.starts_with("new kernel  2026"), "{line}");
+        assert!(!line.contains(char::is_control), "{line:?}");
+        assert_eq!(in_one_line("Up → Down: d1 ändert"), "Up → Down: d1 ändert");
     }
 }

@@ -244,7 +244,7 @@ mod tests {
         let mut known = Known::healthy(2);
         known.hear(with_digest(
             observed(1, &[1, 2]),
-            Some("020000000000000000"),
+            Some("030000000000000000"),
         ));
         let view = crate::view::build(&known.cluster, known.now, known.started);
         let news = |before: &Differing, now: &Differing| -> Vec<String> {
@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(begun.len(), 1, "{begun:?}");
         let begins = "error placement on director d1: differs: it would send clients to other";
         assert!(begun[0].starts_with(begins), "{begun:?}");
-        assert!(begun[0].contains("tcp:10.99.0.1:80: digest 020000000000000000"));
+        assert!(begun[0].contains("tcp:10.99.0.1:80: digest 030000000000000000"));
         assert_eq!(news(&one, &two), [""; 0]);
         let ended = news(&two, &nobody);
         assert_eq!(ended.len(), 1, "{ended:?}");

@@ -360,7 +360,7 @@ pub(crate) fn unwise() -> ClusterView {
         panic!("four directors");
     };
     d3.agreement = Agreement::Differs;
-    d3.found = Some("020000000000000000".parse().unwrap());
+    d3.found = Some("030000000000000000".parse().unwrap());
     d3.since = Some(ago(252));
     d4.agreement = Agreement::RollingOut;
     let d4 = view.directors[3].name.clone();

@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::extract::rejection::FormRejection;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use jiff::Timestamp;
 
@@ -89,6 +89,10 @@ pub(crate) fn error_page(error: &Error, session: Option<Session>) -> Response {
             "That does not fit the present state",
             "Go back to the cluster, which shows it.",
         ),
+        StatusCode::TOO_MANY_REQUESTS => (
+            "That was too much at once",
+            "Wait a moment, then open the page again.",
+        ),
         status if status.is_server_error() => (
             "The controller could not do that",
             "Try again in a moment. Directors go on from their last good state meanwhile.",
@@ -110,7 +114,12 @@ pub(crate) fn error_page(error: &Error, session: Option<Session>) -> Response {
         next,
         request_id,
     };
-    why(error, (status, html(&page)).into_response())
+    let mut response = why(error, (status, html(&page)).into_response());
+    if let Error::TooMany { retry_after_s } = error {
+        let wait = (*retry_after_s).into();
+        response.headers_mut().insert(header::RETRY_AFTER, wait);
+    }
+    response
 }
 
 /// An answer that says on its page why something was refused, and to the audit log as well.

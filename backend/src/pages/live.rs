@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::extract::{Query, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
@@ -22,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::cluster::Fragment;
 use crate::app::App;
+use crate::asked::Asked;
+use crate::auth::{Place, Via};
 use crate::metrics::{self, OpenStream};
 
 /// How long a section stays as it is after it was sent.
@@ -45,17 +48,23 @@ pub(super) enum Subject {
 pub(super) async fn get(
     State(app): State<App>,
     Query(Subject::Cluster { cluster }): Query<Subject>,
-    headers: HeaderMap,
+    parts: Parts,
 ) -> Response {
-    let may_operate = match app.session(&headers).await {
-        Ok(Some(session)) => session.may_operate(),
+    let session = match app.session(&parts.headers).await {
+        Ok(Some(session)) => session,
         Ok(None) => return StatusCode::UNAUTHORIZED.into_response(),
+        Err(error) => return error.into_response(),
+    };
+    Asked::note(&parts, &session.user, Via::Session);
+    let allowed = app.limits().api(&session.user, app.clock().now());
+    let place = match allowed.and_then(|()| app.limits().stream(&session.user)) {
+        Ok(place) => place,
         Err(error) => return error.into_response(),
     };
     if app.cluster_view(&cluster).is_none() {
         return StatusCode::NOT_FOUND.into_response();
     }
-    let feed = Feed::new(app, cluster, headers, may_operate);
+    let feed = Feed::new(app, cluster, parts.headers, (session.may_operate(), place));
     Sse::new(stream::unfold(feed, Feed::next)).into_response()
 }
 
@@ -79,18 +88,26 @@ struct Feed {
     changed: bool,
     /// Counts it as open.
     _open: OpenStream,
+    /// Its place among its user's.
+    _place: Place<String>,
     /// At most one look's events and a tick, so it needs no bound of its own.
     queue: VecDeque<Event>,
 }
 
 impl Feed {
-    fn new(app: App, cluster: ClusterName, headers: HeaderMap, may_operate: bool) -> Self {
+    fn new(
+        app: App,
+        cluster: ClusterName,
+        headers: HeaderMap,
+        (may_operate, place): (bool, Place<String>),
+    ) -> Self {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             changes: app.changes(),
             shutdown: app.shutdown(),
             _open: app.requests().open(metrics::Stream::Page),
+            _place: place,
             app,
             cluster,
             headers,

@@ -12,7 +12,7 @@ use crate::app::{App, Peer};
 use crate::asked::Asked;
 use crate::auth::{Principal, Session, Via};
 
-/// Whoever is signed in; anyone else is sent to the sign-in, which leads back to the page.
+/// Whoever is signed in and does not ask too often; anyone else is sent to the sign-in, which leads back to the page.
 pub(super) struct SignedIn(pub(super) Session);
 
 impl FromRequestParts<App> for SignedIn {
@@ -22,7 +22,10 @@ impl FromRequestParts<App> for SignedIn {
         match app.session(&parts.headers).await {
             Ok(Some(session)) => {
                 Asked::note(parts, &session.user, Via::Session);
-                Ok(Self(session))
+                match app.limits().api(&session.user, app.clock().now()) {
+                    Ok(()) => Ok(Self(session)),
+                    Err(error) => Err(error_page(&error, Some(session))),
+                }
             }
             Ok(None) => {
                 let next = (parts.method == Method::GET).then(|| parts.uri.path());

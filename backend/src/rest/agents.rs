@@ -17,6 +17,7 @@ use isopath_api::fleet::PROTOCOL_HEADER;
 use isopath_api::ids::{ClusterName, DirectorName};
 use isopath_api::observed::{Acknowledged, Observed};
 use tokio::sync::watch;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use super::openapi::Reports;
@@ -31,6 +32,10 @@ use crate::metrics::{self, OpenStream};
 
 /// The agent drops a stream that was silent for three of these.
 const PING_EVERY: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether what opened a stream is still good: a token that was revoked, or
+/// that or a certificate has ended.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// An event of the stream of the desired state.
 #[derive(Debug, utoipa::ToSchema)]
@@ -67,10 +72,14 @@ pub(super) async fn desired(
     let claim = claim((cluster, director), &headers)?;
     let feed = app.control().attach(claim).await?;
     let ping = KeepAlive::new().interval(PING_EVERY).text("ping");
+    let mut looks = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let ends = Ends {
         shutdown: app.shutdown(),
-        revoked: agent.ended,
+        looks,
+        agent,
         _counted: app.requests().open(metrics::Stream::Desired),
+        app,
     };
     let stream = Sse::new(events(feed, ends)).keep_alive(ping);
     // nginx as a TLS proxy would hold events back until its buffer is full.
@@ -96,8 +105,34 @@ fn claim(
 /// counts it until then.
 struct Ends {
     shutdown: CancellationToken,
-    revoked: CancellationToken,
+    looks: Interval,
+    agent: Agent,
+    app: App,
     _counted: OpenStream,
+}
+
+impl Ends {
+    /// Waits for another desired state; whether there is one and the agent may still have it.
+    async fn changed(&mut self, feed: &mut watch::Receiver<Arc<Desired>>) -> bool {
+        loop {
+            // All are cancel-safe: a change stays unseen until `borrow_and_update`, a tick stays
+            // due, and a cancelled token stays so. Nothing more is told to an agent that was
+            // revoked.
+            let changed = tokio::select! {
+                biased;
+                () = self.agent.ended.cancelled() => return false,
+                () = self.shutdown.cancelled() => return false,
+                changed = feed.changed() => changed.is_ok(),
+                _ = self.looks.tick() => {
+                    if self.agent.is_good(&self.app).await {
+                        continue;
+                    }
+                    return false;
+                }
+            };
+            return changed && self.agent.is_good(&self.app).await;
+        }
+    }
 }
 
 fn events(
@@ -105,16 +140,8 @@ fn events(
     ends: Ends,
 ) -> impl Stream<Item = Result<Event, Infallible>> {
     feed.mark_changed();
-    unfold((feed, ends), |(mut feed, ends)| async move {
-        // All are cancel-safe: a change stays unseen until `borrow_and_update`, and a
-        // cancelled token stays so. Nothing more is told to an agent that was revoked.
-        let changed = tokio::select! {
-            biased;
-            () = ends.revoked.cancelled() => false,
-            () = ends.shutdown.cancelled() => false,
-            changed = feed.changed() => changed.is_ok(),
-        };
-        if !changed {
+    unfold((feed, ends), |(mut feed, mut ends)| async move {
+        if !ends.changed(&mut feed).await {
             return None;
         }
         let event = event(&feed.borrow_and_update());

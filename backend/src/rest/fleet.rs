@@ -272,7 +272,7 @@ impl<S: Send + Sync> FromRequestParts<S> for OfAgent {
     }
 }
 
-/// An agent that shows its certificate.
+/// An agent that shows its certificate and has not had too many others made lately.
 #[derive(Debug)]
 pub(super) struct WithCertificate(Uuid);
 
@@ -281,7 +281,12 @@ impl FromRequestParts<App> for WithCertificate {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Error> {
         match certificate::agent(parts, app).await? {
-            Some(agent) => Ok(Self(agent.row.id)),
+            Some(agent) => {
+                let row = &agent.row;
+                let now = app.clock().now();
+                app.limits().renewal(&row.cluster, &row.director, now)?;
+                Ok(Self(row.id))
+            }
             None => Err(Error::Unauthenticated {
                 detail: "this takes an agent's certificate".to_owned(),
             }),

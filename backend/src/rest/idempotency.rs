@@ -1,10 +1,10 @@
 //! Requests that may be sent again: `Idempotency-Key`.
 //!
-//! A handler takes [`Keyed`] in the place of the body and the caller's name. [`Keyed::replay`]
-//! answers what was answered before; otherwise [`Keyed::key`] goes with the command to the task
-//! that owns the state, which calls [`remember`] in the transaction of the change. Of two that
-//! arrive at the same moment the second is refused there and finds the answer when it is sent
-//! once more. A refusal is never stored: what is sent again after it is looked at anew.
+//! A handler has the key from [`super::body::JsonBody::key`]. [`replay`] answers what was answered
+//! before; otherwise the key goes with the command to the task that owns the state, which calls
+//! [`remember`] in the transaction of the change. Of two that arrive at the same moment the second
+//! is refused there and finds the answer when it is sent once more. A refusal is never stored:
+//! what is sent again after it is looked at anew.
 
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};

@@ -55,6 +55,15 @@ pub fn router(app: App) -> Router {
         .fallback(no_such_resource)
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(axum::middleware::from_fn_with_state(
+            app.clone(),
+            metrics::count,
+        ))
+        .layer(axum::middleware::from_fn_with_state(
+            app.clone(),
+            asked::identify,
+        ))
+        // Also on what is answered before any route is.
         .layer(default_header(header::CONTENT_SECURITY_POLICY, CSP))
         .layer(default_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         // `no-referrer` would make browsers send `Origin: null` with our own forms.
@@ -68,14 +77,6 @@ pub fn router(app: App) -> Router {
             default_header(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000")
         })))
         .layer(default_header(header::CACHE_CONTROL, "no-store"))
-        .layer(axum::middleware::from_fn_with_state(
-            app.clone(),
-            metrics::count,
-        ))
-        .layer(axum::middleware::from_fn_with_state(
-            app.clone(),
-            asked::identify,
-        ))
         .with_state(app)
 }
 

@@ -17,7 +17,7 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use super::events::{self, NewEvent};
 use super::integrity::{Depth, check};
 use super::open::{self, OpenError, ServeLock, beside, connect_options, directory_of, unreadable};
-use super::{epoch, sessions};
+use super::{enroll_tokens, epoch, sessions};
 
 /// A copy that was not made, or not put in place.
 #[derive(Debug, thiserror::Error)]
@@ -189,6 +189,8 @@ async fn begin_anew(database: &Path, backup: &Path, now: Timestamp) -> Result<St
     let epoch = epoch::renew(&mut transaction, now).await?;
     // Whoever has signed out since the backup stays signed out.
     sessions::delete_old(&mut transaction, now, now).await?;
+    // One that was used since the backup would be good again.
+    enroll_tokens::delete_all(&mut transaction).await?;
     let name = backup.file_name().unwrap_or(backup.as_os_str());
     let event = NewEvent {
         at: now,

@@ -80,6 +80,17 @@ pub async fn insert(
     Ok(())
 }
 
+/// Forgets all of them: which were used is not known any more.
+///
+/// # Errors
+/// When the database cannot be written to.
+pub async fn delete_all(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM enroll_tokens")
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Uses a token up for `agent`, if it is good.
 ///
 /// # Errors

@@ -47,6 +47,32 @@ async fn readers_cannot_write() {
     assert!(error.to_string().contains("readonly"), "{error}");
 }
 
+/// Which tokens were used since the backup is not known to it.
+#[tokio::test]
+async fn a_restored_database_has_no_one_time_tokens() {
+    let (directory, store) = open().await;
+    let token = enroll_tokens::NewEnrollToken {
+        cluster: CLUSTER.parse().unwrap(),
+        director: "d1".parse().unwrap(),
+        made_by: "ops".to_owned(),
+        expires: now() + Duration::from_secs(3600),
+    };
+    let mut transaction = store.begin().await.unwrap();
+    enroll_tokens::insert(&mut transaction, "hash", &token, now())
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
+    let (url, file) = (url(&directory), directory.path().join("copy.db"));
+    backup::backup(&url, &file, false).await.unwrap();
+    store.close().await;
+    backup::restore(&url, &file, now()).await.unwrap();
+    let store = Store::open(&url).await.unwrap();
+    let mut transaction = store.begin().await.unwrap();
+    let agent = uuid::Uuid::new_v4();
+    let tried = enroll_tokens::consume(&mut transaction, "hash", agent, now()).await;
+    assert_eq!(tried.unwrap(), enroll_tokens::Consumed::Unknown);
+}
+
 #[tokio::test]
 async fn the_file_is_for_its_owner_alone() {
     use std::os::unix::fs::PermissionsExt;

@@ -122,6 +122,11 @@ impl TokenRow {
             used: None,
         }
     }
+
+    /// Whether it is good for anything.
+    pub fn is_good(&self, now: Timestamp) -> bool {
+        self.revoked.is_none() && self.expires.is_none_or(|expires| expires > now)
+    }
 }
 
 /// Stores a token; whether there was none of that name. A revoked one makes place for it.

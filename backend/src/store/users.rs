@@ -44,6 +44,25 @@ pub async fn password_hash(
         .await
 }
 
+/// Whether someone may sign in with the password of this hash now.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn has_password(
+    connection: &mut SqliteConnection,
+    name: &str,
+    password_hash: &str,
+) -> Result<bool, sqlx::Error> {
+    let found: Option<String> = sqlx::query_scalar(
+        "SELECT name FROM users WHERE name = $1 AND password_hash = $2 AND disabled = 0",
+    )
+    .bind(name)
+    .bind(password_hash)
+    .fetch_optional(connection)
+    .await?;
+    Ok(found.is_some())
+}
+
 /// Someone by name.
 ///
 /// # Errors

@@ -20,10 +20,13 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::authority::identity_of;
+use crate::auth::{Places, counted_as};
 
 /// Handshakes that may be under way: each takes some 40 KiB and about 1 ms of a core, so this many
 /// are a fleet that comes back at once. Whoever comes later waits in the kernel's backlog.
 const HANDSHAKES: usize = 256;
+/// How many of them one address may have: whoever says nothing holds up nobody else.
+const HANDSHAKES_EACH: u32 = 128;
 /// How long a handshake may take: a client that says nothing gives its place back.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Finished handshakes that wait for the server, which takes each at once.
@@ -149,11 +152,16 @@ async fn handshakes(
     finished: mpsc::Sender<(TlsStream<TcpStream>, Remote)>,
 ) {
     let places = Arc::new(Semaphore::new(HANDSHAKES));
+    let each = Places::new(HANDSHAKES_EACH);
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             return;
         };
         let (stream, address) = accept(&listener).await;
+        let Some(own) = each.take(&counted_as(address.ip())) else {
+            tracing::debug!(%address, "a handshake is one too many of its address");
+            continue;
+        };
         let (acceptor, finished) = (acceptor.clone(), finished.clone());
         // It ends by itself within the time of a handshake, and when nobody takes its result.
         tokio::spawn(async move {
@@ -169,7 +177,7 @@ async fn handshakes(
                 Ok(Err(error)) => tracing::debug!(%address, %error, "a handshake failed"),
                 Err(_) => tracing::debug!(%address, "a handshake took too long"),
             }
-            drop(place);
+            drop((place, own));
         });
     }
 }

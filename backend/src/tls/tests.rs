@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -302,13 +302,23 @@ async fn a_strangers_certificate_and_one_that_has_ended_are_refused() {
 async fn clients_that_say_nothing_hold_up_nobody() {
     let bench = Bench::start().await;
     let mut silent = Vec::new();
-    for _ in 0..50 {
-        silent.push(TcpStream::connect(bench.address).await.unwrap());
+    // More than there are handshakes at a time, all of them of one address.
+    let one = std::net::Ipv4Addr::new(127, 0, 0, 2);
+    for _ in 0..300 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((one, 0).into()).unwrap();
+        silent.push(socket.connect(bench.address).await.unwrap());
     }
     let answer = bench.ask(&bench.client(None, BOTH)).await.unwrap();
     assert_eq!(answer, "nobody");
-    // Each of them gives its place back after the time of a handshake.
-    let mut first = silent.remove(0);
-    let mut nothing = [0; 1];
+    let (mut first, mut last) = (silent.remove(0), silent.pop().unwrap());
+    let (mut nothing, mut none) = ([0; 1], [0; 1]);
+    // Both are cancel-safe: nothing is read of what is closed.
+    tokio::select! {
+        biased;
+        closed = last.read(&mut none) => assert_eq!(closed.unwrap(), 0),
+        closed = first.read(&mut nothing) => panic!("{closed:?}: the last one waited for it"),
+    }
+    // Each of the others gives its place back after the time of a handshake.
     assert_eq!(first.read(&mut nothing).await.unwrap(), 0, "it is closed");
 }

@@ -418,8 +418,8 @@ fn an_operation_that_hangs_is_told_with_what_it_waits_for() {
 }
 
 /// Another digest than the expected one, and one of another version.
-const OTHER: &str = "020000000000000000";
-const LATER: &str = "03ffffffffffffffff";
+const OTHER: &str = "030000000000000000";
+const LATER: &str = "04ffffffffffffffff";
 
 #[test]
 fn how_a_digest_compares_and_when_it_is_told() {

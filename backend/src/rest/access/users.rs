@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use isopath_api::access::{
     LONGEST_PASSWORD, MadeUser, NewUser, PasswordChange, Role, SHORTEST_PASSWORD, UserChange,
@@ -16,7 +16,7 @@ use super::super::openapi::{Changes, Reads};
 use super::super::path::Query;
 use super::{Named, PageQuery, check_name};
 use crate::app::App;
-use crate::auth::{Admin, By, Viewer, generate_password};
+use crate::auth::{Admin, By, Known, Via, Viewer, generate_password};
 use crate::error::Error;
 use crate::store::audit::{self, Entry};
 use crate::store::users::UserRow;
@@ -240,22 +240,20 @@ pub(super) async fn delete(
 pub(super) async fn password(
     Viewer(principal): Viewer,
     State(app): State<App>,
-    headers: HeaderMap,
     body: JsonBody,
 ) -> Result<Response, Error> {
-    let change: PasswordChange = body.parse(|change: &PasswordChange| {
-        check_password("/new", &change.new).into_iter().collect()
-    })?;
     let by = principal.by();
-    let session = app.session(&headers).await?;
-    if session.is_none_or(|session| session.user != by.name) {
+    if by.via != Via::Session {
         return Err(Error::Forbidden {
             detail: "a token has no password; sign in to change yours".to_owned(),
         });
     }
+    let change: PasswordChange = body.parse(|change: &PasswordChange| {
+        check_password("/new", &change.new).into_iter().collect()
+    })?;
     let login = app.login_state();
     let now = app.clock().now();
-    login
+    let before = login
         .check(app.store(), now, &by.name, &change.old)
         .await
         .map_err(|error| match error {
@@ -265,13 +263,27 @@ pub(super) async fn password(
             other => other,
         })?;
     let hash = login.hash(change.new).await?;
-    let cookie = renew(&app, &by, &hash).await?;
+    let known = Known {
+        user: &by.name,
+        hash: &before,
+    };
+    let cookie = renew(&app, &by, known, &hash).await?;
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())
 }
 
-async fn renew(app: &App, by: &By, hash: &str) -> Result<axum::http::HeaderValue, Error> {
+/// Replaces the password that was checked, unless that is another one by now: what an admin has
+/// set meanwhile stays.
+async fn renew(
+    app: &App,
+    by: &By,
+    before: Known<'_>,
+    hash: &str,
+) -> Result<axum::http::HeaderValue, Error> {
     let now = app.clock().now().wall;
     let mut transaction = app.store().begin().await?;
+    if !users::has_password(&mut transaction, before.user, before.hash).await? {
+        return Err(Error::Busy);
+    }
     users::set_password(&mut transaction, &by.name, hash).await?;
     let ended = sessions::delete_of(&mut transaction, &by.name).await?;
     let cookie = app.start_session(&mut transaction, by, now).await?;
@@ -283,4 +295,47 @@ async fn renew(app: &App, by: &By, hash: &str) -> Result<axum::http::HeaderValue
     audit::insert(&mut transaction, by, entry, now).await?;
     transaction.commit().await?;
     Ok(cookie)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::hash_password;
+    use crate::testing::Server;
+
+    #[tokio::test]
+    async fn a_password_that_an_admin_sets_meanwhile_stays() {
+        let server = Server::start().await;
+        let (app, now) = (&server.app, server.app.clock().now().wall);
+        let hashes = [
+            "the first password",
+            "what the admin set",
+            "what ada wanted",
+        ];
+        let [first, reset, wanted] = hashes.map(|text| hash_password(text).unwrap());
+        let mut transaction = app.store().begin().await.unwrap();
+        let made = users::insert(&mut transaction, "ada", Role::Admin, &first, now).await;
+        assert!(made.unwrap());
+        transaction.commit().await.unwrap();
+        let by = By {
+            name: "ada".to_owned(),
+            ..By::command()
+        };
+        let checked = Known {
+            user: "ada",
+            hash: &first,
+        };
+        let mut transaction = app.store().begin().await.unwrap();
+        users::set_password(&mut transaction, "ada", &reset)
+            .await
+            .unwrap();
+        transaction.commit().await.unwrap();
+        let refused = renew(app, &by, checked, &wanted).await.unwrap_err();
+        assert!(matches!(refused, Error::Busy), "{refused}");
+        let mut reader = app.store().read().await.unwrap();
+        let stored = users::password_hash(&mut reader, "ada").await.unwrap();
+        assert_eq!(stored.as_deref(), Some(reset.as_str()));
+        let sessions = sessions::page(&mut reader, "", 10).await.unwrap();
+        assert_eq!(sessions, []);
+    }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::auth::LimitSettings;
 use crate::store::tokens::Scope;
-use crate::testing::{Answer, Server, make_token, observed, request};
+use crate::testing::{Answer, Server, from_host, make_token, observed, request};
 
 const PASSWORD: &str = "correct horse battery";
 
@@ -322,4 +322,185 @@ async fn whoever_asks_too_often_is_told_when_to_come_back() {
         last = server.follow(observed(1, &[])).await;
     }
     assert_eq!(last.status, StatusCode::TOO_MANY_REQUESTS, "{}", last.text);
+}
+
+/// Asks until the answer is that it is too often.
+async fn until_too_often(server: &Server, mut ask: impl FnMut() -> Request<Body>) -> Answer {
+    for _ in 0..200 {
+        let answer = server.send(ask()).await;
+        if answer.status == StatusCode::TOO_MANY_REQUESTS {
+            return answer;
+        }
+    }
+    panic!("there is no limit");
+}
+
+/// How often a route was served, with which status.
+async fn served(server: &Server, route: &str) -> String {
+    let metrics = server.send(request("GET", "/metrics", None, None)).await;
+    let route = format!("isopath_http_requests_total{{route=\"{route}\"");
+    let lines = metrics.text.lines().filter(|line| line.starts_with(&route));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Anybody can send a header: what it says is worth nothing is as good as none.
+#[tokio::test]
+async fn what_nobody_knows_is_no_way_around_the_limit_of_strangers() {
+    let limits = LimitSettings {
+        anonymous_per_second: 1,
+        ..LimitSettings::default()
+    };
+    let server = Server::limited(limits).await;
+    server.declare(1).await;
+    let unknown = crate::auth::new_token(crate::auth::TokenKind::User);
+    let unknown = format!("Bearer {unknown}");
+    let cookie = "isopath_session=0123456789abcdef";
+    let enroll = json!({ "token": "ispe_none" });
+    for (n, (method, path, header, value)) in [
+        ("GET", "/healthz", "cookie", "x=y"),
+        ("GET", "/login", "cookie", cookie),
+        ("GET", "/nowhere", "authorization", "x"),
+        ("GET", "/clusters", "cookie", cookie),
+        ("GET", "/live?page=cluster&cluster=edge", "cookie", cookie),
+        ("GET", "/metrics", "authorization", "Bearer ispu_x"),
+        ("GET", "/api/v1/clusters", "authorization", &unknown),
+        ("GET", "/api/v1/clusters", "cookie", cookie),
+        ("POST", "/api/v1/clusters", "cookie", cookie),
+        ("POST", "/api/v1/enroll", "authorization", &unknown),
+        ("POST", "/api/v1/enroll", "cookie", cookie),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let address = format!("192.0.2.{n}");
+        let ask = || {
+            let body = (method == "POST").then_some(&enroll);
+            let mut asked = request(method, path, None, body);
+            let headers = asked.headers_mut();
+            headers.insert(header, value.parse().unwrap());
+            from_host(&address, asked)
+        };
+        let refused = until_too_often(&server, ask).await;
+        assert!(refused.headers.contains_key(header::RETRY_AFTER), "{path}");
+        assert_eq!(refused.headers["x-content-type-options"], "nosniff");
+        if crate::asked::OPEN.contains(&path) {
+            let before = served(&server, path).await;
+            assert_ne!(before, "", "{path} was never served");
+            let again = server.send(ask()).await;
+            assert_eq!(again.status, StatusCode::TOO_MANY_REQUESTS);
+            assert_eq!(
+                served(&server, path).await,
+                before,
+                "{path}: no work is done"
+            );
+        }
+        let known = request("GET", "clusters", Some(&server.operator), None);
+        let known = server.send(from_host(&address, known)).await;
+        assert_eq!(known.status, StatusCode::OK, "{path}: {}", known.text);
+    }
+}
+
+#[tokio::test]
+async fn pages_have_their_users_limit_and_each_user_so_many_streams() {
+    let limits = LimitSettings {
+        api_per_second: 4,
+        ..LimitSettings::default()
+    };
+    let server = Server::limited(limits).await;
+    server.declare(1).await;
+    for name in ["ada", "bob"] {
+        user(&server, name, "viewer").await;
+        server.clock.advance(Duration::from_secs(1));
+    }
+    let mut cookies = Vec::new();
+    for name in ["ada", "bob"] {
+        cookies.push(sign_in(&server, name, PASSWORD).await.unwrap());
+    }
+    let get = |path: &str, of: usize| {
+        let mut request = request("GET", path, None, None);
+        let cookie = cookies[of].parse().unwrap();
+        request.headers_mut().insert(header::COOKIE, cookie);
+        request
+    };
+    let live = "/live?page=cluster&cluster=edge";
+    let mut open = Vec::new();
+    for _ in 0..64 {
+        // What the limit of requests allows.
+        server.clock.advance(Duration::from_secs(1));
+        open.push(server.open(get(live, 0)).await);
+    }
+    let refused = server.status(get(live, 0)).await;
+    assert_eq!(refused, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(server.status(get(live, 1)).await, StatusCode::OK);
+    drop(open);
+    assert_eq!(server.status(get(live, 0)).await, StatusCode::OK);
+    server.clock.advance(Duration::from_secs(10));
+    let mut pages = 0;
+    let refused = loop {
+        let answer = server.send(get("/clusters/edge", 0)).await;
+        if answer.status != StatusCode::OK {
+            break answer;
+        }
+        pages += 1;
+        assert!(pages < 1000, "there is no limit");
+    };
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+    assert!(refused.headers.contains_key(header::RETRY_AFTER));
+    assert!(
+        refused.text.contains("too much at once"),
+        "{}",
+        refused.text
+    );
+    let other = server.send(get("/clusters/edge", 1)).await;
+    assert_eq!(other.status, StatusCode::OK);
+}
+
+/// There is no end of names that no director has.
+#[tokio::test]
+async fn whoever_speaks_for_directors_that_are_not_there_has_one_limit() {
+    let limits = LimitSettings {
+        reports_per_second: 1,
+        ..LimitSettings::default()
+    };
+    let server = Server::limited(limits).await;
+    server.declare(1).await;
+    let mut names = 0..;
+    until_too_often(&server, || {
+        let path = format!(
+            "clusters/edge/directors/x{}/observed",
+            names.next().unwrap()
+        );
+        request("POST", &path, Some(&server.agent), Some(&json!({})))
+    })
+    .await;
+    let known = server.follow(observed(1, &[])).await;
+    assert_eq!(known.status, StatusCode::OK, "{}", known.text);
+}
+
+/// Strangers at the address of somebody who is signed in, such as that of an office, take none of
+/// their pages away.
+#[tokio::test]
+async fn whoever_is_signed_in_does_not_share_the_limit_of_strangers() {
+    let limits = LimitSettings {
+        anonymous_per_second: 1,
+        ..LimitSettings::default()
+    };
+    let server = Server::limited(limits).await;
+    server.declare(1).await;
+    user(&server, "ada", "viewer").await;
+    let cookie = sign_in(&server, "ada", PASSWORD).await.unwrap();
+    let office = "192.0.2.1";
+    let stranger = || from_host(office, request("GET", "/healthz", None, None));
+    for path in [
+        "/clusters/edge",
+        "/live?page=cluster&cluster=edge",
+        "/api/v1/clusters/edge",
+    ] {
+        until_too_often(&server, stranger).await;
+        let mut asked = request("GET", path, None, None);
+        let headers = asked.headers_mut();
+        headers.insert(header::COOKIE, cookie.parse().unwrap());
+        let status = server.status(from_host(office, asked)).await;
+        assert_eq!(status, StatusCode::OK, "{path}");
+    }
 }

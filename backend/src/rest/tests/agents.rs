@@ -10,7 +10,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use isopath_api::observed::{Acknowledged, CheckResult, RealServerObserved};
 use isopath_api::view::State;
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::testing::{Server, declaration_json, observed, request, router_id};
 
@@ -223,6 +223,45 @@ async fn a_malformed_report_has_its_place_and_changes_nothing() {
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(answer.json["errors"][0]["pointer"], "/vips/0/cost");
     assert_eq!(server.view().await.directors[0].state, State::Up);
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_token() {
+    let server = Server::start().await;
+    server.declare(1).await;
+    let made = async |name: &str, days: Option<u16>| {
+        let mut body = json!({ "name": name, "role": "agent", "clusters": ["edge"] });
+        if let Some(days) = days {
+            body["expires_days"] = days.into();
+        }
+        let made = server.call("POST", "tokens", &body).await;
+        assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
+        made.json["token"].as_str().unwrap().to_owned()
+    };
+    let path = "clusters/edge/directors/d1/desired";
+    let open = async |token: &str| {
+        let mut stream = server.open(request("GET", path, Some(token), None)).await;
+        stream.next().await.unwrap();
+        stream
+    };
+    let (revoked, brief) = (made("revoked", None).await, made("brief", Some(1)).await);
+    let mut told_nothing = open(&revoked).await;
+    let mut told = open(&revoked).await;
+    let (mut ended, mut good) = (open(&brief).await, open(&server.agent).await);
+    let answer = server.call("DELETE", "tokens/revoked", &Value::Null).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT, "{}", answer.text);
+    assert!(told_nothing.next().await.is_none(), "it goes on");
+    // What is new from now on is not for whoever has that token.
+    server.declare(2).await;
+    let mut other = declaration_json(2);
+    other["vip"][0]["announce"]["cost"] = 77.into();
+    let answer = server.call("PUT", "clusters/edge", &other).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    assert!(told.next().await.is_none(), "it was told");
+    assert!(good.next().await.is_some());
+    assert!(ended.next().await.is_some());
+    server.clock.advance(Duration::from_secs(24 * 60 * 60));
+    assert!(ended.next().await.is_none(), "it is no longer good");
 }
 
 #[tokio::test]

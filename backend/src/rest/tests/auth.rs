@@ -73,6 +73,20 @@ async fn an_agent_may_only_follow_and_report_in_its_own_cluster() {
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
 }
 
+/// Guards go by what agents report: whoever may not pass over them may not report either.
+#[tokio::test]
+async fn an_operator_does_not_speak_for_directors() {
+    let server = Server::start().await;
+    server.declare(1).await;
+    let operator = make_token(server.app.store(), "op", Scope::of(Role::Operator)).await;
+    let path = "clusters/edge/directors/d1/observed";
+    let body = serde_json::to_value(observed(1, &[])).unwrap();
+    let report = request("POST", path, Some(&operator), Some(&body));
+    let answer = server.send(report).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    assert!(answer.text.contains("role operator"), "{}", answer.text);
+}
+
 #[tokio::test]
 async fn a_token_made_while_the_server_runs_works_at_once() {
     let server = Server::start().await;
@@ -213,7 +227,7 @@ mod people {
     use isopath_api::access::Role;
     use jiff::Timestamp;
 
-    use crate::auth::{By, COOKIE, hash_password};
+    use crate::auth::{By, COOKIE, Known, SignIn, hash_password};
     use crate::error::Error;
     use crate::store::users;
     use crate::testing::Server;
@@ -323,6 +337,47 @@ mod people {
         );
         server.clock.advance(Duration::from_secs(61));
         login(&server, "ada", PASSWORD).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_password_that_was_replaced_while_it_was_checked_signs_nobody_in() {
+        let server = server().await;
+        let (app, headers) = (&server.app, HeaderMap::new());
+        let (login, now) = (app.login_state(), app.clock().now());
+        let from = SignIn {
+            headers: &headers,
+            peer: PEER,
+            is_tls: false,
+        };
+        let checked = login
+            .check(app.store(), now, "ada", PASSWORD)
+            .await
+            .unwrap();
+        let known = Known {
+            user: "ada",
+            hash: &checked,
+        };
+        let replaced = hash_password("another horse battery").unwrap();
+        let begin = async |fresh: Option<String>| {
+            let begun = login.begin(app.store(), now, from, (known, fresh)).await;
+            begun.map(|cookie| cookie.to_str().unwrap().to_owned())
+        };
+        begin(None).await.unwrap();
+        for (hash, disabled) in [(&replaced, false), (&checked, true)] {
+            let mut transaction = app.store().begin().await.unwrap();
+            users::set_password(&mut transaction, "ada", hash)
+                .await
+                .unwrap();
+            users::set(&mut transaction, "ada", Role::Admin, disabled)
+                .await
+                .unwrap();
+            transaction.commit().await.unwrap();
+            let refused = begin(Some(checked.clone())).await.unwrap_err();
+            assert!(matches!(refused, Error::Busy), "{refused}");
+            let mut reader = app.store().read().await.unwrap();
+            let stored = users::password_hash(&mut reader, "ada").await.unwrap();
+            assert_eq!(stored.as_ref(), Some(hash), "it is not put back");
+        }
     }
 
     #[tokio::test]

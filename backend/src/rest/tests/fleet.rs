@@ -8,7 +8,10 @@ use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::testing::{Answer, Server, as_agent, declaration_json, machine_hash, observed, request};
+use crate::auth::LimitSettings;
+use crate::testing::{
+    Answer, Server, as_agent, as_agent_until, declaration_json, machine_hash, observed, request,
+};
 
 /// What an agent on `machine` says of itself, with a fresh key.
 fn about(machine: char) -> Value {
@@ -307,6 +310,88 @@ async fn a_renewed_certificate_is_the_same_agents() {
     let server = server.killed_and_started_again().await;
     let kept = agents(&server).await;
     assert_eq!(kept[0].expires_at, Some(renewed.expires_at));
+}
+
+#[tokio::test]
+async fn an_agent_has_few_certificates_made_at_a_time() {
+    let server = Server::with_tls(false).await;
+    server.declare(2).await;
+    let [one, other] = [
+        enrolled(&server, "edge", "d1", 'a').await,
+        enrolled(&server, "edge", "d2", 'b').await,
+    ];
+    let renew = async |agent: &Enrolled, machine: char| {
+        let renewal = request("POST", "agents/renew", None, Some(&about(machine)));
+        server.send(as_agent(id(agent), machine, renewal)).await
+    };
+    let mut made = 0;
+    let refused = loop {
+        let answer = renew(&one, 'a').await;
+        if answer.status != StatusCode::OK {
+            break answer;
+        }
+        made += 1;
+        assert!(made < 100, "there is no end of them");
+    };
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(refused.json["type"], "/problems/too-many-requests");
+    let wait = refused.headers["retry-after"].to_str().unwrap();
+    let wait: u64 = wait.parse().unwrap();
+    assert!((1..=61).contains(&wait), "{wait}");
+    assert_eq!(renew(&other, 'b').await.status, StatusCode::OK);
+    let own = report(&server, id(&one), 'a', ("edge", 1)).await;
+    assert_eq!(own.status, StatusCode::OK, "it reports on: {}", own.text);
+    server.clock.advance(Duration::from_secs(wait));
+    let again = renew(&one, 'a').await;
+    assert_eq!(again.status, StatusCode::OK, "{}", again.text);
+}
+
+#[tokio::test]
+async fn a_certificate_that_has_ended_is_good_for_nothing_on_an_open_connection() {
+    let server = Server::with_tls(false).await;
+    server.declare(1).await;
+    let agent = enrolled(&server, "edge", "d1", 'a').await;
+    let until = server.app.clock().now().wall + Duration::from_secs(60);
+    let with = |request| as_agent_until(until, id(&agent), 'a', request);
+    let path = "clusters/edge/directors/d1/desired";
+    let opened = with(request("GET", path, None, None));
+    let mut stream = server.open(opened).await;
+    stream.next().await.unwrap();
+    server.clock.advance(Duration::from_secs(61));
+    assert!(stream.next().await.is_none(), "the stream goes on");
+    let body = serde_json::to_value(observed(1, &[1])).unwrap();
+    let observed = "clusters/edge/directors/d1/observed";
+    for (method, path, body) in [
+        ("GET", path, None),
+        ("POST", observed, Some(body)),
+        ("POST", "agents/renew", Some(about('a'))),
+    ] {
+        let request = request(method, path, None, body.as_ref());
+        let answer = server.send(with(request)).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{}", answer.text);
+        assert!(answer.text.contains("ended at"), "{}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn whoever_has_a_copied_key_asks_no_more_often_than_its_agent() {
+    let limits = LimitSettings {
+        reports_per_second: 1,
+        ..LimitSettings::default()
+    };
+    let server = Server::limited(limits).await.behind_tls(false).await;
+    server.declare(1).await;
+    let agent = enrolled(&server, "edge", "d1", 'a').await;
+    for _ in 0..20 {
+        let answer = report(&server, id(&agent), 'b', ("edge", 1)).await;
+        assert!(answer.status.is_client_error(), "{}", answer.text);
+    }
+    let answer = report(&server, id(&agent), 'b', ("edge", 1)).await;
+    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
+    let own = report(&server, id(&agent), 'a', ("edge", 1)).await;
+    assert_eq!(own.status, StatusCode::OK, "the agent itself is heard");
+    let counted = agents(&server).await[0].refused["wrong-identity"];
+    assert!((1..20).contains(&counted), "{counted}");
 }
 
 #[tokio::test]

@@ -15,4 +15,5 @@ mod monitoring;
 mod restart;
 mod restart_in_steps;
 mod revisions;
+mod routes;
 mod samples;

@@ -21,7 +21,7 @@ async fn metrics_show_what_is_wanted_and_what_is() {
     let server = Server::start().await;
     server.declare(2).await;
     for n in [1, 2] {
-        let other = (n == 1).then_some("020000000000000000");
+        let other = (n == 1).then_some("030000000000000000");
         server
             .follow(with_digest(observed(n, &[1, 2]), other))
             .await;
