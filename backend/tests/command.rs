@@ -337,3 +337,39 @@ mod slow {
         child.wait().unwrap();
     }
 }
+
+/// A start that was cut off between the file and the user is no obstacle to the next; a file of
+/// something else stays as it is.
+#[test]
+fn the_first_password_s_file_is_written_again_where_no_user_came_of_it() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("admin.password");
+    let left = format!("{}\n", "k".repeat(24));
+    let serve = |database: &str| {
+        let database = format!("sqlite://{database}");
+        let mut command = isopathd(directory.path());
+        command.args(["serve", "--listen", "127.0.0.1:0", "--database", &database]);
+        command.arg("--admin-password-file").arg(&file);
+        command
+    };
+    std::fs::write(&file, "something else\n").unwrap();
+    let refused = serve("a.db").output().unwrap();
+    assert!(!refused.status.success(), "{refused:?}");
+    let told = String::from_utf8(refused.stderr).unwrap();
+    assert!(told.contains("admin.password"), "{told}");
+    let kept = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(kept, "something else\n");
+
+    std::fs::write(&file, &left).unwrap();
+    let mut child = serve("b.db").stderr(Stdio::piped()).spawn().unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap());
+    let listens = log
+        .lines()
+        .any(|line| line.unwrap().contains("listening on http://"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(listens, "it did not start");
+    let password = std::fs::read_to_string(&file).unwrap();
+    assert_ne!(password, left, "it is the password of no user");
+    assert_eq!(password.len(), left.len());
+}

@@ -1,6 +1,6 @@
 //! `isopathd user` and `isopathd token`: who may use the controller, told on its own machine.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -34,7 +34,7 @@ pub(super) async fn first_user(
     let password = generate_password();
     if let Some(path) = file {
         // Before there is a user: one whose password nobody can read is of no use.
-        write_new(path, &password).map_err(|source| CommandError::WriteFile {
+        write_password(path, &password).map_err(|source| CommandError::WriteFile {
             path: path.to_owned(),
             source,
         })?;
@@ -59,14 +59,39 @@ pub(super) async fn first_user(
     Ok(())
 }
 
-fn write_new(path: &Path, password: &str) -> io::Result<()> {
+/// Writes the first user's password into a file that is not there yet, or that has the password of
+/// a start which was cut off before it made the user. Any other file stays as it is.
+fn write_password(path: &Path, password: &str) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() && is_password(&fs::read(path)?) => {}
+        Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let temporary = Path::new(&name);
+    match fs::remove_file(temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(path)?;
+        .open(temporary)?;
     writeln!(file, "{password}")?;
-    file.sync_all()
+    file.sync_all()?;
+    fs::rename(temporary, path)
+}
+
+/// Whether this is what [`write_password`] writes.
+fn is_password(text: &[u8]) -> bool {
+    let line = text.strip_suffix(b"\n").unwrap_or_default();
+    line.len() == generate_password().len()
+        && line
+            .iter()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }
 
 /// `isopathd user create`: the password, where it was generated here.

@@ -239,6 +239,7 @@ impl Actor {
             let director = match before {
                 // A report of another router id is none of this director's.
                 Some(before) if before.router_id == spec.router_id => DirectorState {
+                    instance: before.instance,
                     interfaces: before.interfaces,
                     report: before.report,
                     reports: before.reports,

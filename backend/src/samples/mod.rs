@@ -141,7 +141,10 @@ impl Recorder {
                 .insert(cluster, window(first, COARSE_WINDOW_S));
         }
         for (cluster, (_, last)) in samples::spans(&mut reader, COARSE_S).await? {
-            self.next_means.insert(cluster, last + ms(COARSE_WINDOW_S));
+            // After a long stop the samples begin only later.
+            let next = last + ms(COARSE_WINDOW_S);
+            let from = self.next_means.entry(cluster).or_insert(next);
+            *from = next.max(*from);
         }
         self.shown.send_replace(self.open.clone());
         Ok(())

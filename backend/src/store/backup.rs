@@ -6,11 +6,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use isopath_api::view::Severity;
 use jiff::Timestamp;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
@@ -129,12 +131,25 @@ async fn copy_and_place(
     if force {
         fs::rename(temporary, file).map_err(io_error("make", file))?;
     } else {
-        // Unlike a renaming this fails when somebody else has made one meanwhile.
-        fs::hard_link(temporary, file).map_err(io_error("make", file))?;
-        fs::remove_file(temporary).map_err(io_error("remove", temporary))?;
+        place_new(temporary, file)?;
     }
     sync(&directory_of(file))?;
     Ok(Made { bytes })
+}
+
+/// Gives a file its name, unless somebody else has made one of that name meanwhile.
+fn place_new(temporary: &Path, file: &Path) -> Result<(), BackupError> {
+    match renameat_with(CWD, temporary, CWD, file, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(Errno::EXIST) => Err(BackupError::Exists { path: file.into() }),
+        // A file system that cannot rename so has hard links, which fail as well where there is a
+        // file.
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            fs::hard_link(temporary, file).map_err(io_error("make", file))?;
+            fs::remove_file(temporary).map_err(io_error("remove", temporary))
+        }
+        Err(errno) => Err(io_error("make", file)(errno.into())),
+    }
 }
 
 /// Puts the backup `file` in the place of the database at `url`, which no server may use
@@ -164,15 +179,57 @@ pub async fn restore(url: &str, file: &Path, now: Timestamp) -> Result<Restored,
     }
     backup.close().await?;
     let temporary = beside(&database, "-restore");
-    fs::copy(file, &temporary).map_err(io_error("make", &temporary))?;
-    fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600))
-        .map_err(io_error("make", &temporary))?;
-    let epoch = begin_anew(&temporary, file, now).await?;
-    sync(&temporary)?;
-    let aside = put_aside(url, &database, now).await?;
-    fs::rename(&temporary, &database).map_err(io_error("replace", &database))?;
-    sync(&directory_of(&database))?;
+    // One that was killed has left its own, and SQLite would take a journal for the copy's.
+    remove_with_journals(&temporary)?;
+    let restored = copy_and_replace(url, &database, file, &temporary, now).await;
+    if restored.is_err() {
+        // The error that is told is the one that came first.
+        drop(remove_with_journals(&temporary));
+    }
+    restored
+}
+
+async fn copy_and_replace(
+    url: &str,
+    database: &Path,
+    file: &Path,
+    temporary: &Path,
+    now: Timestamp,
+) -> Result<Restored, BackupError> {
+    // It holds what the database holds: for its owner alone from its first byte on.
+    let mut source = File::open(file).map_err(io_error("read", file))?;
+    let mut copy = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(temporary)
+        .map_err(io_error("make", temporary))?;
+    io::copy(&mut source, &mut copy).map_err(io_error("make", temporary))?;
+    drop(copy);
+    open::hand_over(temporary, database).map_err(io_error("hand over", temporary))?;
+    let epoch = begin_anew(temporary, file, now).await?;
+    let mut copy = open_copy(temporary).await?;
+    require_whole(&mut copy, temporary, Depth::Quick).await?;
+    copy.close().await?;
+    sync(temporary)?;
+    let aside = put_aside(url, database, now).await?;
+    fs::rename(temporary, database).map_err(io_error("replace", database))?;
+    sync(&directory_of(database))?;
     Ok(Restored { aside, epoch })
+}
+
+/// Removes a database and what SQLite has beside it.
+fn remove_with_journals(database: &Path) -> Result<(), BackupError> {
+    for suffix in ["", "-journal", "-wal", "-shm"] {
+        let path = beside(database, suffix);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error("remove", &path)(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Gives a database that is about to be put in place a new epoch.
@@ -225,12 +282,13 @@ async fn put_aside(
     }
     let name = format!(".before-restore-{}", now.strftime("%Y%m%dT%H%M%S%.fZ"));
     let aside = beside(database, &name);
-    let wal = beside(database, "-wal");
     fs::hard_link(database, &aside).map_err(io_error("make", &aside))?;
-    // A WAL that stayed would be taken for the new database's own.
-    if wal.exists() {
-        let aside = beside(&aside, "-wal");
-        fs::rename(&wal, &aside).map_err(io_error("make", &aside))?;
+    // One that stayed would be taken for the new database's own.
+    for suffix in ["-wal", "-journal"] {
+        let (log, aside) = (beside(database, suffix), beside(&aside, suffix));
+        if log.exists() {
+            fs::rename(&log, &aside).map_err(io_error("make", &aside))?;
+        }
     }
     let shared = beside(database, "-shm");
     if shared.exists() {

@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::AtomicBool;
@@ -52,6 +52,16 @@ pub enum OpenError {
     /// Another controller serves from it.
     #[error("another isopathd serves from {}", path.display())]
     Locked {
+        /// The database.
+        path: PathBuf,
+    },
+    /// It is not as this release needs it, and a server of another one serves from it.
+    #[error(
+        "{} is not as this release needs it, and an isopathd of another release serves from it: \
+         restart that first",
+        path.display()
+    )]
+    InUse {
         /// The database.
         path: PathBuf,
     },
@@ -124,12 +134,7 @@ impl Store {
         let path = options.get_filename().to_owned();
         // It holds hashes of secrets: made here, since SQLite would let everyone read it.
         // The WAL takes over the mode of the database.
-        let made = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(&path);
-        match made {
+        match make(&path, &path) {
             Ok(_) => {}
             Err(error) if takes_no_writes(&error) && path.exists() => {
                 return open_read_only(options, error.to_string(), checked).await;
@@ -149,11 +154,57 @@ impl Store {
             check(&mut connection, &path).await?;
         }
         if !is_up_to_date(&mut connection).await? {
+            // A server has the lock already. Its tables are not changed under one of another
+            // release.
+            let _lock = match checked {
+                true => None,
+                false => Some(ServeLock::take(url).map_err(in_use)?),
+            };
             migrate(&mut connection).await?;
         }
         drop(connection);
         Ok(Self::new(writer, readers(options.clone()), None, options))
     }
+}
+
+/// What a lock that another process has means to whoever only wants to migrate.
+fn in_use(error: OpenError) -> OpenError {
+    match error {
+        OpenError::Locked { path } => OpenError::InUse { path },
+        other => other,
+    }
+}
+
+/// Opens a file of the database's, making it where there is none: for its owner alone, who is the
+/// database's.
+fn make(path: &Path, database: &Path) -> io::Result<File> {
+    let is_new = !path.exists();
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)?;
+    if is_new {
+        hand_over(path, database)?;
+    }
+    Ok(file)
+}
+
+/// Gives a file that root has made to the owner of the database, or of its directory where there
+/// is none yet: the server that is to use it runs as somebody else.
+pub(super) fn hand_over(path: &Path, database: &Path) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let owner = match database != path && database.exists() {
+        true => std::fs::metadata(database)?,
+        false => std::fs::metadata(directory_of(database))?,
+    };
+    let found = std::fs::metadata(path)?;
+    if (found.uid(), found.gid()) == (owner.uid(), owner.gid()) {
+        return Ok(());
+    }
+    std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid()))
 }
 
 /// Opens a database whose disk takes no writes, if it is one of this release.
@@ -332,12 +383,7 @@ impl ServeLock {
             path: path.clone(),
             source,
         };
-        let made = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(&path);
-        let file = match made {
+        let file = match make(&path, &database) {
             Ok(file) => file,
             Err(error) if takes_no_writes(&error) => match File::open(&path) {
                 Ok(file) => file,

@@ -1,4 +1,5 @@
 use isopath_api::desired::AdminState;
+use sqlx::ConnectOptions as _;
 use tempfile::TempDir;
 
 use super::*;
@@ -373,4 +374,31 @@ async fn a_token_keeps_its_role_and_its_name_is_its_own() {
         "a revoked one makes place for its successor"
     );
     assert_eq!(tokens::find(&mut transaction, "h1").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_tables_are_not_changed_under_a_server_of_another_release() {
+    let directory = TempDir::new().unwrap();
+    let url = url(&directory);
+    let store = Store::open(&url).await.unwrap();
+    let mut transaction = store.begin().await.unwrap();
+    sqlx::query("DELETE FROM _sqlx_migrations WHERE version > 8")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
+    store.close().await;
+    let lock = ServeLock::take(&url).unwrap();
+    let refused = Store::open(&url).await.unwrap_err();
+    let told = refused.to_string();
+    assert!(matches!(refused, OpenError::InUse { .. }), "{told}");
+    assert!(told.contains("restart that first"), "{told}");
+    drop(lock);
+    let options = super::open::connect_options(&url).unwrap();
+    let mut connection = options.connect().await.unwrap();
+    let newest: i64 = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(newest, 8, "nothing was changed");
 }

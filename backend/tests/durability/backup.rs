@@ -216,3 +216,60 @@ fn what_is_no_backup_replaces_nothing() {
     let served = Served::start(&launcher);
     assert_eq!(served.get(CLUSTER, &token).json()["revision"], 1);
 }
+
+/// A restore that is killed leaves a copy and SQLite's journal of it, which is not the next copy's.
+#[test]
+fn what_a_killed_restore_left_is_no_part_of_the_next() {
+    let directory = TempDir::new().unwrap();
+    let launcher = Launcher::here(directory.path());
+    let file = directory.path().join("backup");
+    let served = Served::start(&launcher);
+    let token = launcher.token("ops");
+    served.call("PUT", CLUSTER, &token, &declaration(0));
+    backup(&launcher, &file, &[]).unwrap();
+    served.terminate();
+    let left = ["", "-journal", "-wal", "-shm"].map(|suffix| {
+        let path = directory.path().join(format!("isopath.db-restore{suffix}"));
+        std::fs::write(&path, "left by another").unwrap();
+        path
+    });
+    restore(&launcher, &file).unwrap();
+    for path in &left {
+        assert!(!path.exists(), "{} is left", path.display());
+    }
+    check(&launcher, &directory.path().join("isopath.db")).unwrap();
+    let served = Served::start(&launcher);
+    assert_eq!(served.get(CLUSTER, &token).json()["revision"], 1);
+}
+
+/// The server runs as somebody else than root, who restores.
+#[test]
+fn a_restored_database_is_its_owner_s() {
+    const OWNER: u32 = 65534;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: a_restored_database_is_its_owner_s: giving a file away needs root");
+        return;
+    }
+    use std::os::unix::fs::{MetadataExt, chown};
+    let directory = TempDir::new().unwrap();
+    let launcher = Launcher::here(directory.path());
+    let file = directory.path().join("backup");
+    let served = Served::start(&launcher);
+    backup(&launcher, &file, &[]).unwrap();
+    served.terminate();
+    let path = |name: &str| directory.path().join(name);
+    let owners = || {
+        let owner = |name| path(name).metadata().unwrap().uid();
+        ["isopath.db", "isopath.db-serve"].map(owner)
+    };
+    chown(path("isopath.db"), Some(OWNER), Some(OWNER)).unwrap();
+    std::fs::remove_file(path("isopath.db-serve")).unwrap();
+    restore(&launcher, &file).unwrap();
+    assert_eq!(owners(), [OWNER; 2], "as the database before");
+
+    std::fs::remove_file(path("isopath.db")).unwrap();
+    std::fs::remove_file(path("isopath.db-serve")).unwrap();
+    chown(directory.path(), Some(OWNER - 1), Some(OWNER - 1)).unwrap();
+    restore(&launcher, &file).unwrap();
+    assert_eq!(owners(), [OWNER - 1; 2], "as their directory");
+}
