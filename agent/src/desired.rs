@@ -370,10 +370,10 @@ mod tests {
     fn the_controller_s_digest_counts_where_it_is_of_our_version_and_ours_where_not() {
         let digest = |intent: Intent| intent.digests.values().next().unwrap().to_string();
         assert_eq!(
-            digest(with_digest("02ffffffffffffffff")),
-            "02ffffffffffffffff"
+            digest(with_digest("03ffffffffffffffff")),
+            "03ffffffffffffffff"
         );
-        let later = with_digest("03ffffffffffffffff");
+        let later = with_digest("04ffffffffffffffff");
         let ours = digest::expected(&later.services, &later.lvs);
         assert_eq!(later.digests, ours);
     }
