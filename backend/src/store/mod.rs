@@ -122,7 +122,18 @@ impl Store {
                 return Err(WriteError::ReadOnly(known));
             }
             self.renew_readers().await;
+            let tried = self.try_to_write().await;
+            if tried.is_err() {
+                // Somebody may have read while the readers were renewed, and have what the former
+                // ones had.
+                self.read_only_readers.store(true, Ordering::Relaxed);
+            }
+            return tried;
         }
+        self.try_to_write().await
+    }
+
+    async fn try_to_write(&self) -> Result<(), WriteError> {
         let mut transaction = self.begin_anyway().await?;
         if let Err(error) = epoch::touch(&mut transaction).await {
             drop(transaction);
