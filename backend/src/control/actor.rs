@@ -126,8 +126,8 @@ impl Actor {
         let mut reported = Vec::new();
         for command in commands {
             match command {
-                Command::Report(report, answer) => {
-                    reported.push((answer, self.report(*report).await));
+                Command::Report(report, arrived, answer) => {
+                    reported.push((answer, self.report(*report, arrived).await));
                 }
                 other => self.serve(other).await,
             }
@@ -149,7 +149,9 @@ impl Actor {
             Command::Change(change, answer) => answer.send(self.change(change).await).is_err(),
             Command::Cancel(cancel, answer) => answer.send(self.cancel(cancel).await).is_err(),
             Command::Attach(claim, answer) => answer.send(self.attach(claim).await).is_err(),
-            Command::Report(report, answer) => answer.send(self.report(*report).await).is_err(),
+            Command::Report(report, arrived, answer) => {
+                answer.send(self.report(*report, arrived).await).is_err()
+            }
             Command::Refused((cluster, director), code, cause, answer) => {
                 self.refuse((&cluster, &director), code, cause).await;
                 answer.send(Ok(())).is_err()

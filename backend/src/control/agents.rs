@@ -70,8 +70,12 @@ impl Actor {
             .ok_or_else(|| Error::not_found(format_args!("director {}", claim.director)))
     }
 
-    /// Takes a report.
-    pub(super) async fn report(&mut self, reported: Reported) -> Result<Acknowledged, Error> {
+    /// Takes a report that came at `arrived`: what is done meanwhile makes it older.
+    pub(super) async fn report(
+        &mut self,
+        reported: Reported,
+        arrived: Moment,
+    ) -> Result<Acknowledged, Error> {
         let Reported { claim, observed } = reported;
         let claim = Claim {
             name: Some(observed.director.clone()),
@@ -118,7 +122,7 @@ impl Actor {
         }
         let report = Report {
             observed: Arc::new(observed),
-            received: now,
+            received: arrived,
         };
         self.update(&cluster, |cluster| {
             if let Some(director) = cluster.directors.get_mut(&director) {
@@ -226,5 +230,40 @@ impl Actor {
         self.agent_changed(cluster, director);
         self.tell(vec![event]).await;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::store::Store;
+    use crate::testing::{CLUSTER, Server, observed};
+
+    /// A disk that is slow for a while keeps the task, and everybody who reports, waiting.
+    #[tokio::test]
+    async fn a_report_that_waited_for_its_turn_is_as_old_as_that() {
+        let server = Server::start().await;
+        server.declare(1).await;
+        let store = Store::open(&server.url()).await.unwrap();
+        let clock = Clock::default();
+        let (mut actor, ..) = Actor::load(store, clock.clone()).await.unwrap();
+        let mut observed = observed(1, &[1]);
+        (observed.epoch, observed.generation) = (None, 0);
+        let claim = Claim {
+            cluster: CLUSTER.parse().unwrap(),
+            director: observed.director.clone(),
+            name: None,
+            router_id: None,
+            instance: None,
+            protocol: PROTOCOL,
+        };
+        let arrived = clock.now();
+        clock.advance(STALE + Duration::from_secs(1));
+        let reported = Reported { claim, observed };
+        actor.report(reported, arrived).await.unwrap();
+        let cluster = CLUSTER.parse().unwrap();
+        let director = actor.director(&cluster, &"d1".parse().unwrap()).unwrap();
+        assert!(director.fresh(actor.now()).is_none(), "{director:?}");
     }
 }

@@ -33,7 +33,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::By;
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::error::Error;
 use crate::rest::etag;
 use crate::store::Store;
@@ -57,6 +57,7 @@ pub const LONGEST_REASON: usize = 500;
 /// The way to the task. A clone leads to the same one.
 #[derive(Debug, Clone)]
 pub struct Control {
+    clock: Clock,
     commands: mpsc::Sender<Command>,
     world: watch::Receiver<Arc<World>>,
     version: watch::Receiver<u64>,
@@ -72,9 +73,10 @@ pub async fn start(
     shutdown: CancellationToken,
 ) -> Result<(Control, JoinHandle<()>), Error> {
     let (commands, queue) = mpsc::channel(QUEUE);
-    let (actor, world, version) = actor::Actor::load(store, clock).await?;
+    let (actor, world, version) = actor::Actor::load(store, clock.clone()).await?;
     let task = tokio::spawn(actor.run(queue, shutdown));
     let control = Control {
+        clock,
         commands,
         world,
         version,
@@ -90,7 +92,7 @@ enum Command {
     Change(Change, Answer<OperationView>),
     Cancel(Cancel, Answer<OperationView>),
     Attach(Claim, Answer<watch::Receiver<Arc<Desired>>>),
-    Report(Box<Reported>, Answer<Acknowledged>),
+    Report(Box<Reported>, Moment, Answer<Acknowledged>),
     Refused((ClusterName, DirectorName), Refused, String, Answer<()>),
     MakeEnrollToken(Box<MakeToken>, Answer<()>),
     Enroll(Box<Enroll>, Answer<Issued>),
@@ -249,7 +251,8 @@ impl Control {
     /// Cancels an operation.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when it has ended, [`Error::Storage`], [`Error::Stopping`].
+    /// [`Error::Conflict`] when it has ended, [`Error::Guard`] for an undrain whose target must not
+    /// go again, [`Error::Storage`], [`Error::Stopping`].
     pub async fn cancel(&self, cancel: Cancel) -> Result<OperationView, Error> {
         self.ask(|answer| Command::Cancel(cancel, answer)).await
     }
@@ -267,7 +270,9 @@ impl Control {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Conflict`] for an agent that does not belong there.
     pub async fn report(&self, reported: Reported) -> Result<Acknowledged, Error> {
-        self.ask(|answer| Command::Report(Box::new(reported), answer))
+        // It counts from now on, however long it waits for its turn.
+        let arrived = self.clock.now();
+        self.ask(|answer| Command::Report(Box::new(reported), arrived, answer))
             .await
     }
 
