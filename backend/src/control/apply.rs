@@ -114,8 +114,11 @@ impl Actor {
             expected.check(&name, revision)?;
         }
         in_use::check(&self.world, &name, current.as_deref(), &declaration)?;
-        let mut transaction = self.store.begin().await?;
-        let rows = directors::of_cluster(&mut transaction, &name).await?;
+        // To look needs no write: a disk that takes none does not keep anybody from it. This task
+        // alone changes these rows.
+        let mut reader = self.store.read().await?;
+        let rows = directors::of_cluster(&mut reader, &name).await?;
+        drop(reader);
         let quiesced = current.as_deref().map(|cluster| cluster.quiesced.clone());
         let quiesced = quiesced.unwrap_or_default();
         let derived = Derived::of(&declaration, &quiesced);
@@ -129,8 +132,21 @@ impl Actor {
             diff: None,
             warnings: derived.warnings.clone(),
         };
-        if dry_run || !plan.changed {
-            transaction.rollback().await?;
+        if dry_run {
+            return Ok(applied);
+        }
+        let frame = Frame {
+            status: if current.is_none() { 201 } else { 200 },
+            etag: Some(etag(applied.revision)),
+            location: None,
+        };
+        if !plan.changed {
+            // Sent again after somebody else's change it would undo that.
+            if key.is_some() {
+                let mut transaction = self.store.begin().await?;
+                remember(&mut transaction, key.as_ref(), frame, &applied, now.wall).await?;
+                transaction.commit().await?;
+            }
             return Ok(applied);
         }
         if let Some(cluster) = &current
@@ -142,6 +158,7 @@ impl Actor {
                 detail: refusal.detail,
             });
         }
+        let mut transaction = self.store.begin().await?;
         let provenance = Provenance {
             actor: &by.name,
             reason: &reason,
@@ -175,11 +192,6 @@ impl Actor {
         let entry = Entry::done("cluster.declare", &object, &reason).of(&name);
         audit::insert(&mut transaction, &by, entry, now.wall).await?;
         let event = self.record(&mut transaction, event).await?;
-        let frame = Frame {
-            status: if applied.revision == 1 { 201 } else { 200 },
-            etag: Some(etag(applied.revision)),
-            location: None,
-        };
         remember(&mut transaction, key.as_ref(), frame, &applied, now.wall).await?;
         transaction.commit().await?;
 
@@ -239,6 +251,7 @@ impl Actor {
             let director = match before {
                 // A report of another router id is none of this director's.
                 Some(before) if before.router_id == spec.router_id => DirectorState {
+                    // The row may still wait for it.
                     instance: before.instance,
                     interfaces: before.interfaces,
                     report: before.report,
@@ -249,7 +262,11 @@ impl Actor {
                     skewed: before.skewed,
                     ..fresh
                 },
-                _ => fresh,
+                Some(before) => DirectorState {
+                    instance: before.instance,
+                    ..fresh
+                },
+                None => fresh,
             };
             cluster.directors.insert(row.name.clone(), director);
         }

@@ -1,6 +1,12 @@
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use serde_json::json;
+
 use super::*;
 use crate::control::quiesced::Quiesced;
-use crate::testing::{Known, declaration};
+use crate::store::Store;
+use crate::testing::{Known, Server, declaration, declaration_json, observed};
 
 /// A director's row as a cluster of `directors` directors left it.
 fn row(
@@ -129,4 +135,69 @@ fn a_removed_director_goes_on_counting_and_stays_drained_when_it_comes_back() {
     );
     assert_eq!(generations(&back.renewed), [("d3", 8)]);
     assert_eq!(back.renewed[0].admin_state, AdminState::Drained);
+}
+
+/// What the agents are is stored after it is believed: a declaration goes by what is believed.
+#[tokio::test]
+async fn a_declaration_forgets_no_agent_that_is_still_to_be_stored() {
+    let server = Server::start().await;
+    server.declare(2).await;
+    let answer = server.follow(observed(1, &[1, 2])).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    let store = Store::open(&server.url()).await.unwrap();
+    let mut transaction = store.begin().await.unwrap();
+    sqlx::query(
+        "CREATE TRIGGER refuse BEFORE UPDATE OF instance ON directors \
+         BEGIN SELECT RAISE(ABORT, 'not now'); END",
+    )
+    .execute(&mut *transaction)
+    .await
+    .unwrap();
+    transaction.commit().await.unwrap();
+    server.clock.advance(Duration::from_secs(6));
+    let mut second = observed(1, &[1, 2]);
+    (second.instance, second.run) = ("second".to_owned(), "run-2".to_owned());
+    let answer = server.follow(second.clone()).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+
+    let instance = || {
+        let world = server.app.world();
+        let cluster = &world.clusters[&crate::testing::CLUSTER.parse().unwrap()];
+        cluster.directors[&"d1".parse().unwrap()].instance.clone()
+    };
+    let mut dearer = declaration_json(2);
+    dearer["vip"][0]["announce"] = json!({ "cost": 20 });
+    let answer = server.call("PUT", "clusters/edge", &dearer).await;
+    assert_eq!(answer.json["directors"], json!(["d1", "d2"]));
+    assert_eq!(instance().as_deref(), Some("second"));
+    let answer = server.follow(second.clone()).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+
+    dearer["director"][0]["router_id"] = json!("10.0.9.2");
+    server.call("PUT", "clusters/edge", &dearer).await;
+    assert_eq!(instance().as_deref(), Some("second"), "under its new id");
+}
+
+/// What is asked again with the same key is answered as before, also where there was nothing to
+/// do: by now it might undo what somebody else has done.
+#[tokio::test]
+async fn a_declaration_that_changed_nothing_is_not_carried_out_later() {
+    use crate::testing::request;
+    let server = Server::start().await;
+    server.declare(1).await;
+    let back = || {
+        let path = "clusters/edge/revisions/1/rollback";
+        let mut request = request("POST", path, Some(&server.operator), Some(&json!({})));
+        let headers = request.headers_mut();
+        headers.insert("idempotency-key", "back".parse().unwrap());
+        headers.insert("if-match", "*".parse().unwrap());
+        server.send(request)
+    };
+    let first = back().await;
+    assert_eq!(first.json["changed"], false, "{}", first.text);
+    server.declare(2).await;
+    let again = back().await;
+    assert_eq!(again.json, first.json);
+    assert_eq!(again.headers["idempotency-replayed"], "true");
+    assert_eq!(server.view().await.revision, 2);
 }
