@@ -144,7 +144,7 @@ fn speaker(n: u8, announcers: &[u8]) -> Status {
             address: format!("10.0.{n}.1").parse().unwrap(),
             state: NeighborState::Full,
             priority: 1,
-            state_ms: 1000,
+            state_ms: 60_000,
             dead_ms: 3000,
             bfd: None,
             auth_key: None,

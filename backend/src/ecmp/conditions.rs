@@ -147,7 +147,13 @@ fn is_untold(cluster: &ClusterState, truths: &[VipTruth], key: &Key) -> bool {
             let of_vip = truths.iter().find(|truth| truth.vip == vip);
             of_vip.is_some_and(|truth| !truth.is_known())
         }
-        None => truths.iter().all(|truth| !truth.is_known()),
+        None => {
+            // Of a switch nobody is asked without a VIP, nor once it is declared no more.
+            let mut declared = cluster.declaration.switch.iter();
+            let is_declared = declared.any(|switch| Some(switch.router_id) == key.router);
+            let is_known = truths.iter().any(VipTruth::is_known);
+            is_declared && !truths.is_empty() && !is_known
+        }
     }
 }
 

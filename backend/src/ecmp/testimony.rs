@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use isopath_api::ids::{DirectorName, RouterId, Vip};
+use isopath_api::ids::{DirectorName, NeighborState, RouterId, Vip};
+use isopath_api::speaker::Status;
 
 use super::{Witness, witnesses};
 use crate::clock::Moment;
@@ -23,6 +24,8 @@ pub enum Deaf {
     NoSpeaker,
     /// Its speaker is Full with nobody, so that its database is its own alone.
     NotFull,
+    /// Its speaker is Full for less than [`SETTLED`], and may reach nobody yet.
+    JustFull(Duration),
     /// Its speaker does not know of the VIP and says nothing of it.
     UnknownVip,
 }
@@ -35,9 +38,22 @@ impl fmt::Display for Deaf {
             Self::Silent(silent) => write!(f, "it is silent for {} s", silent.as_secs()),
             Self::NoSpeaker => f.write_str("its agent cannot reach its speaker"),
             Self::NotFull => f.write_str("it is Full with no neighbour"),
+            Self::JustFull(full) => write!(f, "it is Full for {} s only", full.as_secs()),
             Self::UnknownVip => f.write_str("its speaker does not know of the VIP"),
         }
     }
+}
+
+/// For so long a speaker has to be Full before it is believed that others announce nothing. Its
+/// neighbour originates its LSA with the new link up to MinLSInterval (5 s) later; until then no
+/// path leads anywhere, and nobody who is not reached is listed. A calculation and a report follow.
+const SETTLED: Duration = Duration::from_secs(7);
+
+/// How long a speaker has been Full with the neighbour that it is Full with the longest.
+fn full_for(speaker: &Status) -> Duration {
+    let neighbors = speaker.neighbors.iter();
+    let full = neighbors.filter(|it| it.state == NeighborState::Full);
+    Duration::from_millis(full.map(|it| it.state_ms).max().unwrap_or(0))
 }
 
 /// What other directors say of one.
@@ -49,6 +65,8 @@ pub struct Testimony {
     pub witnesses: Vec<DirectorName>,
     /// The other directors whose database does not, and why.
     pub deaf: Vec<(DirectorName, Deaf)>,
+    /// The VIPs that a witness's speaker knows of.
+    pub known: BTreeSet<Vip>,
 }
 
 /// One place where a director is listed.
@@ -116,6 +134,11 @@ impl Testimony {
         self.deaf.iter().any(early)
     }
 
+    /// Whether a witness would know who announces a VIP.
+    pub fn tells_of(&self, vip: Vip) -> bool {
+        self.known.contains(&vip)
+    }
+
     /// Whether somebody's database still has it announce anything: then its switch hears it.
     pub fn is_listed(&self) -> bool {
         !self.listings.is_empty()
@@ -147,7 +170,17 @@ pub fn testimony(
         match witness {
             Err(why) => found.deaf.push((name.clone(), why)),
             Ok(witness) => {
-                found.witnesses.push(name.clone());
+                let full = full_for(witness.speaker);
+                if full < SETTLED {
+                    found.deaf.push((name.clone(), Deaf::JustFull(full)));
+                } else {
+                    found.witnesses.push(name.clone());
+                    let known = witness.speaker.announcers.keys().copied();
+                    found
+                        .known
+                        .extend(known.filter(|of| vip.is_none_or(|vip| vip == *of)));
+                }
+                // What it does list is there.
                 let listings = listings(witness, subject.router_id, vip);
                 found.listings.extend(listings);
             }
@@ -162,18 +195,19 @@ pub fn heard(
     cluster: &ClusterState,
     (now, started): (Moment, Moment),
 ) -> Vec<(DirectorName, bool)> {
-    let mut listed: Vec<(&DirectorName, BTreeSet<RouterId>)> = Vec::new();
+    let mut listed: Vec<(&DirectorName, bool, BTreeSet<RouterId>)> = Vec::new();
     for (name, witness) in witnesses(cluster, now, started) {
         if let Ok(witness) = witness {
+            let is_settled = full_for(witness.speaker) >= SETTLED;
             let routers = witness.speaker.announcers.values().flatten();
-            listed.push((name, routers.copied().collect()));
+            listed.push((name, is_settled, routers.copied().collect()));
         }
     }
     let of = |(name, director): (&DirectorName, &DirectorState)| {
-        let mut others = listed.iter().filter(|(of, _)| *of != name).peekable();
-        others.peek()?;
-        let heard = others.any(|(_, routers)| routers.contains(&director.router_id));
-        Some((name.clone(), heard))
+        let others = || listed.iter().filter(|(of, ..)| *of != name);
+        let heard = others().any(|(.., routers)| routers.contains(&director.router_id));
+        let is_told = heard || others().any(|(_, is_settled, _)| *is_settled);
+        is_told.then(|| (name.clone(), heard))
     };
     cluster.directors.iter().filter_map(of).collect()
 }

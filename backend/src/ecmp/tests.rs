@@ -516,3 +516,41 @@ fn conditions_that_differ_in_the_vip_alone_are_one_group() {
     let expected = ["10.99.0.1 and 2 more VIPs", "10.99.0.1"];
     assert_eq!(groups, expected.map(|it| Some(it.to_owned())));
 }
+
+#[test]
+fn a_switch_that_is_declared_no_more_has_no_condition() {
+    let not_reached = || {
+        let mut known = Known::healthy(2);
+        let declaration = std::sync::Arc::make_mut(&mut known.cluster.declaration);
+        let switch = serde_json::json!({ "name": "sw9", "router_id": "10.0.0.9" });
+        let switch = serde_json::from_value(switch).unwrap();
+        declaration.switch.push(switch);
+        let found = settle(&mut known, &all(2));
+        assert_eq!(found.len(), 1, "{found:?}");
+        known
+    };
+    let mut known = not_reached();
+    std::sync::Arc::make_mut(&mut known.cluster.declaration)
+        .switch
+        .pop();
+    known.pass(Duration::from_secs(10));
+    assert_eq!(look(&mut known), [""; 0], "nobody reports");
+    let mut known = not_reached();
+    std::sync::Arc::make_mut(&mut known.cluster.declaration)
+        .vip
+        .clear();
+    known.pass(Duration::from_secs(10));
+    assert_eq!(look(&mut known), [""; 0], "without a VIP nobody is asked");
+}
+
+/// The switch tells of its new neighbour some seconds later, and until then nobody is reached.
+#[test]
+fn who_has_just_become_full_is_no_witness_of_others() {
+    let mut known = Known::healthy(2);
+    let mut fresh = observed(2, &[2]);
+    fresh.speaker.as_mut().unwrap().neighbors[0].state_ms = 2_000;
+    known.hear(fresh);
+    let said = of(&known, 1);
+    assert!(!said.is_out(), "{said:?}");
+    assert_eq!(said.deaf[0].1.to_string(), "it is Full for 2 s only");
+}
