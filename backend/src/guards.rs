@@ -153,18 +153,21 @@ fn still_announced(
             .count()
     };
     let least = least(cluster);
-    vips.map(|vip| match left(vip) {
-        0 => Err(Refusal {
+    let refused = |vip| {
+        let left = left(vip);
+        let lost = (left == 0).then(|| Refusal {
             guard: LAST_ANNOUNCER,
             detail: format!("nobody else announces {vip} any more"),
-        }),
-        left if left < least => Err(Refusal {
+        });
+        // Each of its own: that one is overridden lifts no other.
+        let few = (left < least && least > 1).then(|| Refusal {
             guard: MIN_DIRECTORS,
             detail: format!("only {left} others announce {vip} now, min_directors is {least}"),
-        }),
-        _ => Ok(()),
-    })
-    .collect()
+        });
+        [lost, few]
+    };
+    let refused = vips.flat_map(refused).flatten();
+    refused.map(Err).collect()
 }
 
 /// Whether an active director that does not report is announced all the same, by a database of
@@ -310,10 +313,19 @@ fn left(cluster: &ClusterState, drained: &DirectorName, now: Moment) -> Vec<(Vip
             .directors
             .iter()
             .filter(|(name, _)| *name != drained);
-        let left = others.filter(|(_, other)| is_announcing(other, vip, now));
+        let left = others.filter(|(name, other)| {
+            is_announcing(other, vip, now) && has_followed(cluster, name, other)
+        });
         (vip, left.count())
     })
     .collect()
+}
+
+/// Whether a director has acknowledged what an operation on it needs. Until then its report tells
+/// of what it did before: it may be withdrawing, although it is wanted back.
+fn has_followed(cluster: &ClusterState, name: &DirectorName, director: &DirectorState) -> bool {
+    let open = cluster.open_operation(&Target::Director(name.clone()));
+    open.is_none_or(|open| director.acknowledged(&cluster.epoch) >= open.need.get(name).copied())
 }
 
 /// Refuses to drain a director while a change of what is declared is being rolled out: which
@@ -499,11 +511,17 @@ pub fn at_stake(cluster: &ClusterState, director: &DirectorState, now: Moment) -
     if witnesses.is_empty() {
         return declared.collect();
     }
+    // Of a VIP that none of their speakers knows of they say nothing.
+    let knows = |report: &Observed, vip: Vip| {
+        let speaker = report.speaker.as_ref();
+        speaker.is_some_and(|speaker| speaker.announcers.contains_key(&vip))
+    };
     declared
         .filter(|vip| {
-            witnesses
-                .iter()
-                .any(|report| lsdb_announcers(report, *vip).contains(&director.router_id))
+            let announced =
+                |report: &&Observed| lsdb_announcers(report, *vip).contains(&director.router_id);
+            let is_known = witnesses.iter().any(|report| knows(report, *vip));
+            !is_known || witnesses.iter().any(announced)
         })
         .collect()
 }

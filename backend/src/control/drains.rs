@@ -120,7 +120,12 @@ impl Actor {
         }
         let state = match operation.kind {
             Kind::Drain => AdminState::Active,
-            Kind::Undrain => AdminState::Drained,
+            Kind::Undrain => {
+                let started = self.world.started;
+                allowed_to_drain(&before, &operation.target, &[], (now, started))
+                    .map_err(|error| error_of_cancelling(&operation.target, error))?;
+                AdminState::Drained
+            }
         };
         let mut next = cancelling(&operation, &by.name, now);
         let mut staged = Staged::of(&before);
@@ -180,7 +185,7 @@ impl Actor {
             removes,
         } = progress;
         let said = news(operation, &next);
-        if said.is_empty() {
+        if said.is_empty() && admin.is_none() && !removes {
             if *operation != next {
                 // What is waited for is told by the next report as well: not worth a commit.
                 self.update(&before.name, |cluster| {
@@ -408,24 +413,46 @@ pub(crate) fn admit<'a>(
         ))),
         (Kind::Undrain, _) => Ok(open),
         (Kind::Drain, AdminState::Active) => {
-            let verdicts = guards::verdicts(cluster, target, change.kind, (now, started));
-            let refusals: Vec<_> = verdicts
-                .into_iter()
-                .filter_map(|(_, verdict)| verdict.err())
-                .filter(|refusal| {
-                    let mut overridden = change.request.override_guards.iter();
-                    !overridden.any(|guard| guard == refusal.guard)
-                })
-                .collect();
-            if refusals.is_empty() {
-                return Ok(open);
-            }
-            let details: Vec<&str> = refusals.iter().map(|it| it.detail.as_str()).collect();
-            Err(Error::Guard {
-                guards: refusals.iter().map(|it| it.guard.to_owned()).collect(),
-                detail: details.join("; "),
-            })
+            let overridden = &change.request.override_guards;
+            allowed_to_drain(cluster, target, overridden, (now, started)).map(|()| open)
         }
+    }
+}
+
+/// Refuses to take out of service what a guard that was not overridden keeps there.
+fn allowed_to_drain(
+    cluster: &ClusterState,
+    target: &Target,
+    overridden: &[String],
+    at: (Moment, Moment),
+) -> Result<(), Error> {
+    let verdicts = guards::verdicts(cluster, target, Kind::Drain, at);
+    let refusals: Vec<_> = verdicts
+        .into_iter()
+        .filter_map(|(_, verdict)| verdict.err())
+        .filter(|refusal| !overridden.iter().any(|guard| guard == refusal.guard))
+        .collect();
+    if refusals.is_empty() {
+        return Ok(());
+    }
+    let details: Vec<&str> = refusals.iter().map(|it| it.detail.as_str()).collect();
+    Err(Error::Guard {
+        guards: refusals.iter().map(|it| it.guard.to_owned()).collect(),
+        detail: details.join("; "),
+    })
+}
+
+/// Why an undrain is not cancelled, and what can be asked for in its place.
+fn error_of_cancelling(target: &Target, error: Error) -> Error {
+    match error {
+        Error::Guard { guards, detail } => Error::Guard {
+            guards,
+            detail: format!(
+                "to cancel this undrain would take {target} out of service at once: {detail}, \
+                 in a drain of {target}: it ends the undrain as well"
+            ),
+        },
+        other => other,
     }
 }
 

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use isopath_api::ids::NeighborState;
+use isopath_api::operation::StepName;
 use isopath_api::reason::Reason;
 
 use super::*;
@@ -230,4 +231,28 @@ fn real_servers_of_which_nobody_reports_may_not_go() {
         verdicts.iter().all(|(_, verdict)| verdict.is_err()),
         "{verdicts:?}"
     );
+}
+
+/// Whether it announces still, or again, is not known before it has acknowledged.
+#[test]
+fn who_has_not_acknowledged_its_undrain_does_not_count() {
+    let mut known = Known::healthy(2);
+    known.director(2).generation = 2;
+    let undrain = known.operation(Kind::Undrain, "d2", StepName::Restore);
+    known.cluster.operations.push(undrain);
+    assert!(refused(&known, "d1").is_some());
+    let mut followed = observed(2, &[1, 2]);
+    followed.generation = 2;
+    known.hear(followed);
+    assert_eq!(refused(&known, "d1"), None);
+}
+
+#[test]
+fn a_silent_director_may_announce_what_no_speaker_knows_of() {
+    let mut known = Known::new(2);
+    let mut ignorant = observed(2, &[2]);
+    ignorant.speaker.as_mut().unwrap().announced.clear();
+    ignorant.speaker.as_mut().unwrap().announcers.clear();
+    known.hear(ignorant);
+    assert!(refused(&known, "d1").is_some());
 }

@@ -3,11 +3,11 @@
 use isopath_api::desired::AdminState;
 use isopath_api::operation::{OnDeadline, OperationState, StepName, StepState};
 
-use super::steps::{AGENT_LOST, Facts, Verdict, judge};
+use super::steps::{AGENT_LOST, Facts, Verdict, judge, refusal};
 use super::{Kind, Operation, Step, Target};
 use crate::clock::Moment;
 use crate::control::state::ClusterState;
-use crate::guards::{self, ROLLOUT, Refusal};
+use crate::guards::{self, Refusal};
 
 /// What blocks an operation that is not done at its deadline.
 const DEADLINE: &str = "deadline";
@@ -89,13 +89,19 @@ impl Machine<'_> {
             self.end(OperationState::Failed, detail);
             return;
         }
+        self.put_at_stake();
         if let Err(refusal) = self.guards_kept() {
             self.put_back(&refusal);
             return;
         }
+        if self.has_grown() {
+            self.quiesce_anew();
+            return;
+        }
         while let Some(step) = self.next.operation.step() {
             let verdict = judge(&mut self.next.operation, step, self.facts);
-            match self.at_deadline(step, self.allowed_to_withdraw(step, verdict)) {
+            let verdict = self.allowed_to_withdraw(step, verdict);
+            match self.at_deadline(step, verdict) {
                 Verdict::Done(evidence) => {
                     self.leave(step, StepState::Done, evidence);
                     if self.begin_next() {
@@ -125,6 +131,71 @@ impl Machine<'_> {
         }
     }
 
+    /// What a director announces until it has withdrawn is at stake as well, however late it
+    /// began to.
+    fn put_at_stake(&mut self) {
+        let Facts { cluster, now, .. } = self.facts;
+        let operation = &mut self.next.operation;
+        let (Target::Director(name), Kind::Drain) = (&operation.target, operation.kind) else {
+            return;
+        };
+        if !matches!(operation.step(), Some(StepName::Cost | StepName::Withdraw)) {
+            return;
+        }
+        let Some(director) = cluster.directors.get(name) else {
+            return;
+        };
+        // What it may announce for all that is known was written down when it was admitted.
+        let says = director.fresh(now).is_some_and(|it| it.speaker.is_some());
+        let announced = says.then(|| guards::at_stake(cluster, director, now));
+        for vip in announced.into_iter().flatten() {
+            if !operation.at_stake.contains(&vip) {
+                operation.at_stake.push(vip);
+            }
+        }
+    }
+
+    /// Whether some of the real servers that are being drained are in service: a declaration gave
+    /// them to another service meanwhile.
+    fn has_grown(&self) -> bool {
+        let operation = &self.next.operation;
+        let is_told = matches!(
+            operation.step(),
+            Some(StepName::Weight | StepName::Connections | StepName::Remove)
+        );
+        let cluster = self.facts.cluster;
+        let is_active =
+            |(service, server)| cluster.quiesced.server(service, server) == AdminState::Active;
+        let mut members = operation.target.members(&cluster.declaration).into_iter();
+        is_told && operation.kind == Kind::Drain && members.any(is_active)
+    }
+
+    /// Takes all of the real servers out of service, from the weight on; those that are being
+    /// removed at once.
+    fn quiesce_anew(&mut self) {
+        let now = self.facts.now.wall;
+        self.next.admin = Some(AdminState::Draining);
+        let operation = &mut self.next.operation;
+        let removes = operation.step() == Some(StepName::Remove);
+        let step = if removes {
+            self.next.removes = true;
+            StepName::Remove
+        } else {
+            for step in &mut operation.steps {
+                let (state, since) = match step.name {
+                    StepName::Weight => (StepState::Now, Some(now)),
+                    StepName::Connections => (StepState::Ahead, None),
+                    _ => continue,
+                };
+                (step.state, step.since) = (state, since);
+                step.evidence.clear();
+            }
+            StepName::Weight
+        };
+        let what = "another service has it now: waiting for the acknowledgement of";
+        self.wait(step, format!("{what} {}", step.as_str()));
+    }
+
     /// A guard was lost: what was taken out goes back until the guard allows it again.
     fn put_back(&mut self, refusal: &Refusal) {
         let now = self.facts.now.wall;
@@ -151,24 +222,21 @@ impl Machine<'_> {
         self.block(refusal.guard, detail);
     }
 
-    /// Before the generation that withdraws goes out, no change may be under way.
-    fn allowed_to_withdraw(&self, step: StepName, verdict: Verdict) -> Verdict {
+    /// Before the generation that withdraws a director goes out, the guards are asked as strictly
+    /// as for its admission: that somebody silent was heard of will not do.
+    fn refused_to_withdraw(&self, step: StepName) -> Option<(&'static str, String)> {
         let operation = &self.next.operation;
-        let Target::Director(name) = &operation.target else {
-            return verdict;
-        };
-        if step != StepName::Cost || operation.overrides(ROLLOUT) {
-            return verdict;
+        let is_cost = step == StepName::Cost && operation.state != OperationState::Cancelling;
+        is_cost.then(|| refusal(operation, self.facts)).flatten()
+    }
+
+    fn allowed_to_withdraw(&self, step: StepName, verdict: Verdict) -> Verdict {
+        if matches!(verdict, Verdict::Done(_))
+            && let Some((guard, detail)) = self.refused_to_withdraw(step)
+        {
+            return Verdict::Blocked(guard, detail);
         }
-        let Facts {
-            cluster,
-            now,
-            started,
-        } = self.facts;
-        match (verdict, guards::rollout(cluster, name, (now, started))) {
-            (Verdict::Done(_), Err(refusal)) => Verdict::Blocked(ROLLOUT, refusal.detail),
-            (verdict, _) => verdict,
-        }
+        verdict
     }
 
     /// What a step that is not over becomes once the deadline has passed.
@@ -188,6 +256,12 @@ impl Machine<'_> {
             Verdict::Waits(what) | Verdict::Blocked(_, what) => what,
         };
         match (operation.on_deadline, step) {
+            // No deadline overrides a guard.
+            (OnDeadline::Finish, StepName::Cost)
+                if let Some((guard, detail)) = self.refused_to_withdraw(step) =>
+            {
+                Verdict::Blocked(guard, detail)
+            }
             (
                 OnDeadline::Finish,
                 StepName::Cost

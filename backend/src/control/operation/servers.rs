@@ -2,7 +2,7 @@
 
 use isopath_api::config::Dataplane;
 use isopath_api::ids::{DirectorName, RealServerId, ServiceId};
-use isopath_api::observed::{Observed, RealServerObserved, ServiceObserved};
+use isopath_api::observed::{Health, Observed, RealServerObserved, ServiceObserved};
 
 use super::Operation;
 use super::steps::Verdict::{Done, Waits};
@@ -27,6 +27,33 @@ pub(super) fn weight(operation: &Operation, facts: Facts<'_>) -> Judged {
     }
     let heard: Vec<DirectorName> = all.into_iter().map(|(name, _)| name.clone()).collect();
     Ok(Done(format!("weight 0 on {}", names(&heard))))
+}
+
+/// Every director sends new connections to it, where it has a weight.
+pub(super) fn restored(operation: &Operation, facts: Facts<'_>) -> Judged {
+    for (name, observed) in everybody(operation, facts)? {
+        for (service, server) in members(operation, (name, observed), facts)? {
+            let (id, service) = (server.real_server, service.service);
+            let takes_none = match observed.dataplane.kind {
+                Dataplane::Ipvs => server.effective_weight.unwrap_or_default() == 0,
+                Dataplane::None => false,
+            };
+            match server.health {
+                _ if server.weight == 0 => {}
+                Health::Unknown | Health::Down => {
+                    let health = server.health;
+                    return Ok(Waits(format!("{id} of {service} is {health} on {name}")));
+                }
+                Health::Up if takes_none => {
+                    return Ok(Waits(format!("{name} has {id} of {service} at weight 0")));
+                }
+                Health::Up => {}
+            }
+        }
+    }
+    Ok(Done(
+        "every director finds it healthy and has its declared weight again".to_owned(),
+    ))
 }
 
 /// No director has a connection to it.

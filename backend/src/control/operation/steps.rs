@@ -1,16 +1,21 @@
 //! What each step waits for, read from the directors' reports.
 
+use std::cell::LazyCell;
+use std::collections::BTreeSet;
+
+use isopath_api::config::Dataplane;
+use isopath_api::declare::ServiceSpec;
 use isopath_api::desired::AdminState;
-use isopath_api::ids::{DirectorName, RouterId, Vip};
+use isopath_api::ids::{DirectorName, RouterId, ServiceId, Vip};
 use isopath_api::observed::Observed;
-use isopath_api::operation::StepName;
+use isopath_api::operation::{StepName, StepState};
 use isopath_api::speaker::Source;
 
-use super::traffic::{Counted, QUIET_FOR, Quiet, counted};
+use super::traffic::{Counted, QUIET_FOR, Quiet, Reading, counted};
 use super::{Kind, Operation, Target, servers};
 use crate::clock::Moment;
 use crate::control::state::{ClusterState, DirectorState, Liveness, announces};
-use crate::ecmp::{self, Place};
+use crate::ecmp::{self, Deaf, Place, Testimony, VipTruth};
 use crate::guards::{self, WITNESS};
 
 /// What blocks an operation whose director cannot be asked.
@@ -99,6 +104,9 @@ pub(crate) fn waits_for(step: StepName, target: &Target) -> String {
         (StepName::Restore, Target::Director(_)) => {
             format!("{target} acknowledges, and announces every VIP again")
         }
+        (StepName::Restore, Target::RealServer(..)) => format!(
+            "every director acknowledges {target}, finds it healthy and gives it connections"
+        ),
         (StepName::Restore, _) => format!("every director acknowledges {target}"),
         (StepName::Return, _) => {
             "the other directors' databases list it, and a switch has it in the equal-cost set \
@@ -110,16 +118,28 @@ pub(crate) fn waits_for(step: StepName, target: &Target) -> String {
 
 /// The guards again, after one was lost; the director has to be back first.
 fn guard(operation: &Operation, facts: Facts<'_>) -> Judged {
-    acknowledged_by_all(operation, facts)?;
-    let at = (facts.now, facts.started);
-    for (name, verdict) in guards::verdicts(facts.cluster, &operation.target, operation.kind, at) {
-        if let Err(refusal) = verdict
-            && !operation.overrides(name)
-        {
-            return Ok(Blocked(name, refusal.detail));
+    match &operation.target {
+        Target::Director(name) => {
+            acknowledged(operation, name, facts)?;
+        }
+        Target::RealServer(..) | Target::Vip(_) => {
+            everybody(operation, facts)?;
         }
     }
-    Ok(Done("every guard allows it".to_owned()))
+    Ok(match refusal(operation, facts) {
+        Some((guard, detail)) => Blocked(guard, detail),
+        None => Done("every guard allows it".to_owned()),
+    })
+}
+
+/// The first guard, of those that were not overridden, that refuses what is asked for now.
+pub(super) fn refusal(operation: &Operation, facts: Facts<'_>) -> Option<(&'static str, String)> {
+    let (target, at) = (&operation.target, (facts.now, facts.started));
+    let verdicts = guards::verdicts(facts.cluster, target, operation.kind, at);
+    verdicts.into_iter().find_map(|(guard, verdict)| {
+        let refusal = verdict.err().filter(|_| !operation.overrides(guard))?;
+        Some((guard, refusal.detail))
+    })
 }
 
 fn cost(operation: &Operation, name: &DirectorName, facts: Facts<'_>) -> Judged {
@@ -150,7 +170,7 @@ fn cost(operation: &Operation, name: &DirectorName, facts: Facts<'_>) -> Judged 
     }
     let testimony = ecmp::testimony(facts.cluster, name, None, (facts.now, facts.started));
     if testimony.is_early() {
-        return Ok(Waits(silent_after_start()));
+        return Ok(Unheard(silent_after_start()));
     }
     let would_leave = |listing: &&ecmp::Listing| is_taken_over(listing.vip, name, facts);
     if let Some(listing) = testimony.in_sets().find(would_leave) {
@@ -261,32 +281,62 @@ fn out_of_sets(
 ) -> Result<(), Verdict> {
     let testimony = ecmp::testimony(facts.cluster, name, vip, (facts.now, facts.started));
     if testimony.is_early() {
-        return Err(Waits(silent_after_start()));
+        return Err(Unheard(silent_after_start()));
     }
+    listed_nowhere(name, &testimony)?;
+    let untold = match vip {
+        // Whoever does not know of it is no witness.
+        Some(vip) => testimony.witnesses.is_empty().then_some(vip),
+        None => {
+            let declared = facts.cluster.declaration.vip.iter();
+            let declared: BTreeSet<Vip> = declared.map(|spec| spec.address).collect();
+            let watched = operation.watched(&facts.cluster.declaration);
+            let mut watched = watched.into_iter().filter(|vip| declared.contains(vip));
+            watched.find(|vip| !testimony.tells_of(*vip))
+        }
+    };
+    let is_alone = testimony.witnesses.is_empty() && testimony.deaf.is_empty();
+    let is_told = untold.is_none() && !testimony.witnesses.is_empty();
+    if is_told || is_alone || operation.overrides(WITNESS) {
+        return Ok(());
+    }
+    if let Some(waiting) = not_yet(&testimony) {
+        return Err(Unheard(waiting));
+    }
+    let of = untold.map_or(String::new(), |vip| format!(" of {vip}"));
+    let deaf = testimony.deaf.iter();
+    let deaf: Vec<String> = deaf.map(|(name, why)| format!("{name}: {why}")).collect();
+    let deaf = match deaf.as_slice() {
+        [] => "their speakers do not know of it".to_owned(),
+        deaf => deaf.join("; "),
+    };
+    let what = format!("no other director's database can tell{of} ({deaf})");
+    Err(Blocked(WITNESS, what))
+}
+
+/// What is waited for where nobody can tell, and somebody soon will.
+fn not_yet(testimony: &Testimony) -> Option<String> {
+    let mut deaf = testimony.deaf.iter();
+    let (name, why) = deaf.find(|(_, why)| matches!(why, Deaf::JustFull(_)))?;
+    Some(format!("the LSDB of {name} cannot tell yet: {why}"))
+}
+
+/// Whether no database lists a director, not even that of one who could not say that none does.
+fn listed_nowhere(name: &DirectorName, testimony: &Testimony) -> Result<(), Verdict> {
     // A set is where clients come from; it is worth more words than a mere listing.
-    if let Some(listing) = testimony.in_sets().next().or(testimony.listings.first()) {
-        return Err(Waits(match listing.place {
-            Place::Announcers => format!(
-                "the LSDB of {} still lists {name} for {}",
-                listing.witness, listing.vip
-            ),
-            Place::EqualCost { switch } => format!(
-                "the LSDB of {} still has {name} in the equal-cost set of {switch} for {}",
-                listing.witness, listing.vip
-            ),
-        }));
-    }
-    if testimony.witnesses.is_empty() && !testimony.deaf.is_empty() && !operation.overrides(WITNESS)
-    {
-        let deaf = testimony.deaf.iter();
-        let deaf: Vec<String> = deaf.map(|(name, why)| format!("{name}: {why}")).collect();
-        let what = format!(
-            "no other director's database can tell ({})",
-            deaf.join("; ")
-        );
-        return Err(Blocked(WITNESS, what));
-    }
-    Ok(())
+    let Some(listing) = testimony.in_sets().next().or(testimony.listings.first()) else {
+        return Ok(());
+    };
+    Err(Waits(match listing.place {
+        Place::Announcers => format!(
+            "the LSDB of {} still lists {name} for {}",
+            listing.witness, listing.vip
+        ),
+        Place::EqualCost { switch } => format!(
+            "the LSDB of {} still has {name} in the equal-cost set of {switch} for {}",
+            listing.witness, listing.vip
+        ),
+    }))
 }
 
 fn witnesses(name: &DirectorName, facts: Facts<'_>) -> Vec<DirectorName> {
@@ -308,18 +358,68 @@ fn traffic(operation: &mut Operation, facts: Facts<'_>) -> Verdict {
             Blocked(by, what) => return Blocked(by, what),
         }
     }
-    waits.unwrap_or_else(|| Done(seen.join("; ")))
+    match waits {
+        Some(waiting) => waiting,
+        None => match stays_out(operation, facts) {
+            Ok(()) => Done(seen.join("; ")),
+            Err(back) => back,
+        },
+    }
+}
+
+/// Whether what the steps before have seen is so still: while the traffic was measured somebody
+/// may have announced by hand, or have come back with a database that knows better.
+fn stays_out(operation: &Operation, facts: Facts<'_>) -> Result<(), Verdict> {
+    let mut steps = operation.steps.iter();
+    let was_seen = steps.any(|it| it.name == StepName::Set && it.state == StepState::Done);
+    if !was_seen {
+        return Ok(());
+    }
+    let at = (facts.now, facts.started);
+    match &operation.target {
+        Target::Director(name) => {
+            withdrawn(name, acknowledged(operation, name, facts)?, None)?;
+            listed_nowhere(name, &ecmp::testimony(facts.cluster, name, None, at))
+        }
+        Target::Vip(vip) => {
+            for (name, observed) in everybody(operation, facts)? {
+                withdrawn(name, observed, Some(*vip))?;
+            }
+            let mut names = facts.cluster.directors.keys();
+            names.try_for_each(|name| {
+                let testimony = ecmp::testimony(facts.cluster, name, Some(*vip), at);
+                listed_nowhere(name, &testimony)
+            })
+        }
+        Target::RealServer(..) => Ok(()),
+    }
 }
 
 fn measured(operation: &mut Operation, name: &DirectorName, facts: Facts<'_>) -> Verdict {
-    let director = facts.cluster.directors.get(name);
-    let Some((director, report)) = director.and_then(|it| Some((it, it.report.as_ref()?))) else {
-        return missing(operation, name, facts);
+    // One that is drained itself has to be heard, and to follow what it was told; of another one
+    // that is gone it is enough that no database lists it.
+    let judged = match &operation.target {
+        Target::Director(_) => acknowledged(operation, name, facts).map_err(Some),
+        Target::RealServer(..) | Target::Vip(_) => heard(operation, name, facts),
     };
-    let Some(observed) = director.fresh(facts.now) else {
-        return missing(operation, name, facts);
+    let observed = match judged {
+        Ok(observed) => observed,
+        Err(Some(verdict)) => return verdict,
+        Err(None) => {
+            return Done(format!(
+                "{name}: not measured: {}; no database lists it",
+                lost(name, facts)
+            ));
+        }
+    };
+    let director = facts.cluster.directors.get(name);
+    let Some(report) = director.and_then(|director| director.report.as_ref()) else {
+        return Unheard(format!("{name} has not reported"));
     };
     let vips = operation.watched(&facts.cluster.declaration);
+    if let Some(service) = unreported(observed, &vips, facts) {
+        return Waits(format!("{name} does not report {service}"));
+    }
     match counted(observed, &vips) {
         Counted::NoDataplane => Done(format!("{name}: not measured: no data plane")),
         Counted::NoServices => Done(format!(
@@ -328,7 +428,8 @@ fn measured(operation: &mut Operation, name: &DirectorName, facts: Facts<'_>) ->
         Counted::NotYet => Waits(format!("{name} has not counted its packets yet")),
         Counted::Packets(packets) => {
             let before = operation.quiet.get(name).copied();
-            let quiet = Quiet::next(before, packets, report.received);
+            let reading = Reading::new(observed, packets, report.received);
+            let quiet = Quiet::next(before, reading);
             operation.quiet.insert(name.clone(), quiet);
             let lasted = quiet.lasted();
             if lasted >= QUIET_FOR {
@@ -344,21 +445,17 @@ fn measured(operation: &mut Operation, name: &DirectorName, facts: Facts<'_>) ->
     }
 }
 
-/// What a director that does not report means. One that is drained itself has to be heard; of
-/// another one it is enough that no database lists it.
-fn missing(operation: &Operation, name: &DirectorName, facts: Facts<'_>) -> Verdict {
-    let judged = match &operation.target {
-        Target::Director(_) => acknowledged(operation, name, facts).map_err(Some),
-        Target::RealServer(..) | Target::Vip(_) => heard(operation, name, facts),
-    };
-    match judged {
-        Ok(_) => Unheard(format!("{name} has not reported")),
-        Err(Some(verdict)) => verdict,
-        Err(None) => Done(format!(
-            "{name}: not measured: {}; no database lists it",
-            lost(name, facts)
-        )),
+/// A declared service of these VIPs that a director with a kernel to count does not report.
+fn unreported(observed: &Observed, vips: &[Vip], facts: Facts<'_>) -> Option<ServiceId> {
+    match observed.dataplane.kind {
+        Dataplane::None => return None,
+        Dataplane::Ipvs => {}
     }
+    let reported = observed.services.iter().map(|service| service.service);
+    let reported: BTreeSet<ServiceId> = reported.collect();
+    let declared = facts.cluster.declaration.service.iter();
+    let mut declared = declared.map(ServiceSpec::id);
+    declared.find(|id| vips.contains(&id.vip) && !reported.contains(id))
 }
 
 fn restore(operation: &Operation, facts: Facts<'_>) -> Judged {
@@ -381,12 +478,13 @@ fn restore(operation: &Operation, facts: Facts<'_>) -> Judged {
                 None => Ok(Waits(format!("no director announces {vip} yet"))),
             }
         }
-        Target::RealServer(..) => {
+        Target::RealServer(..) if cancelled => {
             everybody(operation, facts)?;
             Ok(Done(
-                "every director has its declared weight again".to_owned(),
+                "every director was told its declared weight again".to_owned(),
             ))
         }
+        Target::RealServer(..) => servers::restored(operation, facts),
     }
 }
 
@@ -425,40 +523,49 @@ fn returned(operation: &Operation, facts: Facts<'_>) -> Judged {
         }
         Target::RealServer(..) => Vec::new(),
     };
+    // What of all VIPs is worked out once: there may be a thousand.
+    let truths = LazyCell::new(|| ecmp::truth(cluster, facts.now, facts.started));
+    let mut untold = None;
     for (name, vips) in concerned {
+        let testimony = ecmp::testimony(cluster, name, None, at);
+        if testimony.is_early() {
+            return Ok(Unheard(silent_after_start()));
+        }
+        let listed: BTreeSet<Vip> = testimony.listings.iter().map(|it| it.vip).collect();
+        let in_sets: BTreeSet<Vip> = testimony.in_sets().map(|it| it.vip).collect();
         for vip in vips {
-            let testimony = ecmp::testimony(cluster, name, Some(vip), at);
-            if testimony.is_early() {
-                return Ok(Waits(silent_after_start()));
-            }
-            if testimony.witnesses.is_empty() {
+            if !testimony.tells_of(vip) {
+                if let Some(waiting) = not_yet(&testimony) {
+                    return Ok(Waits(waiting));
+                }
+                untold = untold.or(Some(vip));
                 continue;
             }
-            if !testimony.is_listed() {
+            if !listed.contains(&vip) {
                 let others = names(&testimony.witnesses);
                 return Ok(Waits(format!(
                     "the LSDB of {others} does not list {name} for {vip} yet"
                 )));
             }
-            if testimony.in_sets().next().is_none() && is_lowest(vip, name, facts) {
+            if !in_sets.contains(&vip) && is_lowest(vip, name, &truths) {
                 return Ok(Waits(format!(
                     "no switch has {name} in the equal-cost set for {vip} yet"
                 )));
             }
         }
     }
-    Ok(Done(
-        "the other directors' databases have it in the sets again".to_owned(),
-    ))
+    Ok(Done(match untold {
+        None => "the other directors' databases have it in the sets again".to_owned(),
+        Some(vip) => {
+            format!("no other director's database can tell whether the sets have it for {vip}")
+        }
+    }))
 }
 
 /// Whether a switch that somebody sees should have the director in its equal-cost set.
-fn is_lowest(vip: Vip, name: &DirectorName, facts: Facts<'_>) -> bool {
-    let truth = ecmp::truth(facts.cluster, facts.now, facts.started);
-    let mut truth = truth.into_iter();
-    truth
-        .find(|truth| truth.vip == vip)
-        .is_some_and(|truth| truth.lowest.contains(name) && !truth.switches.is_empty())
+fn is_lowest(vip: Vip, name: &DirectorName, truths: &[VipTruth]) -> bool {
+    let truth = truths.iter().find(|truth| truth.vip == vip);
+    truth.is_some_and(|truth| truth.lowest.contains(name) && !truth.switches.is_empty())
 }
 
 fn silent_after_start() -> String {
@@ -490,13 +597,6 @@ fn acknowledged<'a>(
             format!("{}; no database lists it", lost(name, facts)),
         )),
     }
-}
-
-fn acknowledged_by_all(operation: &Operation, facts: Facts<'_>) -> Result<(), Verdict> {
-    for name in operation.need.keys() {
-        acknowledged(operation, name, facts)?;
-    }
-    Ok(())
 }
 
 /// The fresh reports of all directors that may forward anything, each with its acknowledgement.

@@ -578,3 +578,206 @@ fn real_servers_are_named_by_address_and_port() {
         assert!(bad.parse::<ServerName>().is_err(), "{bad:?}");
     }
 }
+
+/// The drained director goes out of service at `cost`, whatever the deadline says, only where no
+/// guard that was not overridden speaks against it.
+#[test]
+fn no_deadline_withdraws_past_a_guard() {
+    let (mut known, mut operation) = draining(StepName::Cost);
+    operation.on_deadline = OnDeadline::Finish;
+    operation.deadline_at = known.now.wall;
+    known.hear(acknowledging(observed(1, &[1, 2, 3])));
+    known.director(3).shaped_at = 2;
+    let at = (Blocked, StepName::Cost);
+    expect(&known, &operation, at, "a change is being rolled out");
+    assert_eq!(next(&known, &operation).blocked_by, [guards::ROLLOUT]);
+    operation.override_guards = vec![guards::ROLLOUT.to_owned()];
+    expect(&known, &operation, (Applying, StepName::Withdraw), "");
+}
+
+#[test]
+fn no_deadline_ends_the_wait_for_those_who_may_yet_be_heard() {
+    for step in [StepName::Cost, StepName::Set] {
+        let (mut known, mut operation) = draining(step);
+        operation.on_deadline = OnDeadline::Finish;
+        operation.deadline_at = known.now.wall;
+        if step == StepName::Cost {
+            raised(&mut known);
+        } else {
+            gone(&mut known);
+        }
+        // The controller has just started, and d2 may be gone by now.
+        known.started = known.now;
+        known.director(2).report = None;
+        let next = next(&known, &operation);
+        assert_eq!(next.step(), Some(step), "{}", next.detail);
+        let words = "not every director has been heard";
+        assert!(next.detail.contains(words), "{}", next.detail);
+    }
+}
+
+#[test]
+fn nothing_is_withdrawn_on_the_word_of_those_who_are_silent() {
+    let (mut known, mut operation) = draining(StepName::Cost);
+    raised(&mut known);
+    let report = known.director(1).report.clone().unwrap();
+    known.pass(Duration::from_secs(6));
+    known.hear((*report.observed).clone());
+    let at = (Blocked, StepName::Cost);
+    expect(&known, &operation, at, "no other director is known");
+    operation.on_deadline = OnDeadline::Finish;
+    operation.deadline_at = known.now.wall;
+    expect(&known, &operation, at, "no other director is known");
+    operation.override_guards = vec![guards::LAST_ANNOUNCER.to_owned()];
+    expect(&known, &operation, (Applying, StepName::Withdraw), "");
+}
+
+#[test]
+fn a_guard_that_was_overridden_lifts_no_other() {
+    let (mut known, mut operation) = draining(StepName::Traffic);
+    let declaration = std::sync::Arc::make_mut(&mut known.cluster.declaration);
+    declaration.min_directors = Some(2);
+    operation.override_guards = vec![guards::LAST_ANNOUNCER.to_owned()];
+    gone(&mut known);
+    for n in [2, 3] {
+        known.hear(withdrawn(n, &[], Reason::Stopping));
+    }
+    let at = (Blocked, StepName::Guard);
+    expect(&known, &operation, at, "min_directors is 2");
+    assert_eq!(next(&known, &operation).blocked_by, [guards::MIN_DIRECTORS]);
+}
+
+/// What a director announces from the call of its drain until it has withdrawn is kept as well.
+#[test]
+fn what_is_announced_later_is_at_stake_too() {
+    for step in [StepName::Cost, StepName::Withdraw] {
+        let (mut known, mut operation) = draining(step);
+        operation.at_stake.clear();
+        for n in [2, 3] {
+            known.hear(withdrawn(n, &[1], Reason::Stopping));
+        }
+        known.hear(observed(1, &[1]));
+        let at = (Blocked, StepName::Guard);
+        expect(&known, &operation, at, "nobody else announces 10.99.0.1");
+        assert_eq!(next(&known, &operation).at_stake, [vip()]);
+    }
+}
+
+#[test]
+fn an_agent_that_follows_nothing_says_nothing_of_traffic() {
+    let (mut known, operation) = draining(StepName::Traffic);
+    gone(&mut known);
+    // Its state directory is new.
+    let mut anew = withdrawn(1, &[2, 3], DRAINED);
+    (anew.run, anew.epoch, anew.generation) = ("run-2".to_owned(), None, 0);
+    anew.services.clear();
+    known.hear(anew);
+    let at = (Settling, StepName::Traffic);
+    expect(&known, &operation, at, "acknowledged no desired state");
+    let mut without = acknowledging(withdrawn(1, &[2, 3], DRAINED));
+    without.services.clear();
+    known.hear(without);
+    let words = "d1 does not report tcp:10.99.0.1:80";
+    expect(&known, &operation, at, words);
+}
+
+#[test]
+fn a_count_that_was_not_read_again_proves_nothing() {
+    let quiet = |reads: fn(u64) -> u64| {
+        let (mut known, mut operation) = draining(StepName::Traffic);
+        for second in 0..15 {
+            known.pass(Duration::from_secs(1));
+            gone(&mut known);
+            let report = acknowledging(withdrawn(1, &[2, 3], DRAINED));
+            let mut report = counting(report, 1000);
+            report.dataplane.reconciles.unchanged.count = reads(second);
+            known.hear(report);
+            operation = next(&known, &operation);
+        }
+        operation
+    };
+    let stuck = quiet(|_| 7);
+    assert_eq!(stuck.state, Settling, "{}", stuck.detail);
+    let read = quiet(|second| 7 + second);
+    assert_eq!(read.state, Succeeded, "{}", read.detail);
+}
+
+#[test]
+fn what_came_in_a_silence_may_have_come_at_its_end() {
+    let (mut known, mut operation) = draining(StepName::Traffic);
+    gone(&mut known);
+    operation = next(&known, &operation);
+    known.pass(Duration::from_secs(40));
+    gone(&mut known);
+    let report = acknowledging(withdrawn(1, &[2, 3], DRAINED));
+    known.hear(counting(report, 1000 + 300));
+    let at = (Settling, StepName::Traffic);
+    expect(&known, &operation, at, "stayed away for 0 of 10 s");
+}
+
+#[test]
+fn who_is_listed_again_while_its_traffic_is_measured_is_not_safe() {
+    let (mut known, mut operation) = draining(StepName::Traffic);
+    for _ in 0..12 {
+        known.pass(Duration::from_secs(1));
+        gone(&mut known);
+        // The network was parted: d3 hears of the withdrawal last.
+        known.hear(observed(3, &[1, 2, 3]));
+        operation = next(&known, &operation);
+    }
+    let (state, at, detail) = stands(&known, &operation);
+    assert_eq!((state, at), (Settling, Some(StepName::Traffic)), "{detail}");
+    assert!(detail.contains("the LSDB of d3 still"), "{detail}");
+    gone(&mut known);
+    let ended = next(&known, &operation);
+    assert_eq!(ended.state, Succeeded, "{}", ended.detail);
+}
+
+#[test]
+fn who_announces_again_while_its_traffic_is_measured_is_not_safe() {
+    let (mut known, mut operation) = draining(StepName::Traffic);
+    for _ in 0..12 {
+        known.pass(Duration::from_secs(1));
+        gone(&mut known);
+        let mut report = acknowledging(observed(1, &[1, 2, 3]));
+        report.speaker.as_mut().unwrap().announced[0].source = Source::Override;
+        known.hear(counting(report, 1000));
+        operation = next(&known, &operation);
+    }
+    let at = (Settling, StepName::Traffic);
+    expect(&known, &operation, at, "an operator's override");
+}
+
+#[test]
+fn a_vip_that_no_other_speaker_knows_of_has_no_witness() {
+    let (mut known, mut operation) = draining(StepName::Set);
+    let other = "10.99.0.2".parse().unwrap();
+    let declaration = std::sync::Arc::make_mut(&mut known.cluster.declaration);
+    let mut spec = declaration.vip[0].clone();
+    spec.address = other;
+    declaration.vip.push(spec);
+    operation.at_stake.push(other);
+    operation.override_guards = vec![guards::LAST_ANNOUNCER.to_owned()];
+    gone(&mut known);
+    let at = (Blocked, StepName::Set);
+    let words = "no other director's database can tell of 10.99.0.2";
+    expect(&known, &operation, at, words);
+    let mut knows = observed(3, &[2, 3]);
+    let speaker = knows.speaker.as_mut().unwrap();
+    speaker.announcers.insert(other, Vec::new());
+    known.hear(knows);
+    expect(&known, &operation, (Settling, StepName::Traffic), "");
+}
+
+#[test]
+fn an_undrain_that_nobody_can_witness_says_so() {
+    let mut known = Known::healthy(2);
+    known.director(1).generation = 2;
+    let operation = known.operation(Kind::Undrain, "d1", StepName::Return);
+    known.pass(Duration::from_secs(6));
+    known.hear(acknowledging(observed(1, &[1, 2])));
+    let ended = next(&known, &operation);
+    assert_eq!(ended.state, Succeeded, "{}", ended.detail);
+    let words = "no other director's database can tell";
+    assert!(ended.detail.contains(words), "{}", ended.detail);
+}

@@ -8,6 +8,7 @@ use isopath_api::observed::{Observed, RealServerObserved, ServiceObserved};
 
 use super::Target;
 use crate::clock::Moment;
+use crate::control::state::STALE;
 
 /// Traffic has left where it was below this for [`QUIET_FOR`]: packets a second. Above 0, since a
 /// scanner, or the last repetitions of a client that has gone, must not keep a drain from ending.
@@ -129,36 +130,59 @@ pub(super) fn remaining(service: ServiceId, server: &RealServerObserved) -> u64 
     u64::from(server.active) + u64::from(inactive)
 }
 
+/// A count of packets, and when it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reading {
+    packets: u64,
+    /// How often the kernel was read until then; 0 where the agent does not say.
+    reads: u64,
+    /// When it came.
+    at: Moment,
+}
+
+impl Reading {
+    /// What a report that came then has counted.
+    pub(super) fn new(observed: &Observed, packets: u64, at: Moment) -> Self {
+        let reconciles = observed.dataplane.reconciles;
+        Self {
+            packets,
+            reads: reconciles.unchanged.count + reconciles.changed.count,
+            at,
+        }
+    }
+}
+
 /// How a director's count goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quiet {
-    /// The count that was read last.
-    packets: u64,
-    /// When.
-    read: Moment,
+    /// What was read last.
+    last: Reading,
     /// Since when too few came; nothing while they come.
     since: Option<Moment>,
 }
 
 impl Quiet {
     /// After another reading.
-    pub(super) fn next(before: Option<Self>, packets: u64, read: Moment) -> Self {
+    pub(super) fn next(before: Option<Self>, reading: Reading) -> Self {
         let begun = Self {
-            packets,
-            read,
+            last: reading,
             since: None,
         };
         // Counters that begin anew say nothing about the time before.
-        let Some(before) = before.filter(|before| before.packets <= packets) else {
+        let Some(before) = before.filter(|before| before.last.packets <= reading.packets) else {
             return begun;
         };
-        let passed = read.since(before.read);
-        if passed.is_zero() {
+        let passed = reading.at.since(before.last.at);
+        // The same count once more, which a kernel that is slow to read does not make true.
+        let is_same = reading.reads != 0 && reading.reads == before.last.reads;
+        if passed.is_zero() || is_same {
             return before;
         }
-        let is_quiet = (packets - before.packets) as f64 <= QUIET_PPS * passed.as_secs_f64();
+        // After a longer silence all of them may have come at its end.
+        let counts = passed.min(STALE).as_secs_f64();
+        let is_quiet = (reading.packets - before.last.packets) as f64 <= QUIET_PPS * counts;
         Self {
-            since: is_quiet.then(|| before.since.unwrap_or(before.read)),
+            since: is_quiet.then(|| before.since.unwrap_or(before.last.at)),
             ..begun
         }
     }
@@ -166,6 +190,6 @@ impl Quiet {
     /// How long it has been quiet.
     pub(super) fn lasted(self) -> Duration {
         self.since
-            .map_or(Duration::ZERO, |since| self.read.since(since))
+            .map_or(Duration::ZERO, |since| self.last.at.since(since))
     }
 }

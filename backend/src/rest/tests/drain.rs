@@ -475,6 +475,40 @@ async fn what_is_cancelled_is_as_it_was() {
     assert_eq!(missing.status, StatusCode::NOT_FOUND);
 }
 
+/// To cancel an undrain takes its target out of service: guards keep what is needed meanwhile.
+#[tokio::test]
+async fn an_undrain_of_the_last_announcer_is_not_cancelled() {
+    let server = serving().await;
+    drain(&server, "d1", &json!({ "immediate": true })).await;
+    server.follow(withdrawn(1, &[2], DRAINED)).await;
+    server.follow(observed(2, &[2])).await;
+    let undrained = undrain(&server, "d1").await;
+    let cancel = format!(
+        "operations/{}/cancel",
+        undrained.json["id"].as_str().unwrap()
+    );
+    // d1 is back, and d2, which has not heard of it yet, stops.
+    server.follow(observed(1, &[1, 2])).await;
+    server.follow(withdrawn(2, &[], Reason::Stopping)).await;
+    let refused = server.call("POST", &cancel, &json!({})).await;
+    assert_eq!(refused.status, StatusCode::CONFLICT, "{}", refused.text);
+    assert_eq!(refused.json["guards"], json!(["last_announcer"]));
+    let detail = refused.json["detail"].as_str().unwrap();
+    let words = "to cancel this undrain would take d1 out of service at once";
+    assert!(detail.starts_with(words), "{detail}");
+    let (_, desired) = server.stream("d1").await.next().await.unwrap();
+    assert_eq!(desired.admin_state, AdminState::Active);
+    let location = undrained.headers["location"].to_str().unwrap();
+    let operation = server.get(location).await.json;
+    assert_ne!(operation["state"], "cancelling", "{operation}");
+
+    server.follow(observed(2, &[2])).await;
+    let cancelled = server.call("POST", &cancel, &json!({})).await;
+    assert_eq!(cancelled.status, StatusCode::ACCEPTED, "{}", cancelled.text);
+    let (_, desired) = server.stream("d1").await.next().await.unwrap();
+    assert_eq!(desired.admin_state, AdminState::Drained);
+}
+
 #[tokio::test]
 async fn a_preview_says_what_would_be_and_changes_nothing() {
     let server = serving().await;

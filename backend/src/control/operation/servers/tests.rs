@@ -1,20 +1,34 @@
 use std::sync::Arc;
 
+use isopath_api::desired::AdminState;
 use isopath_api::observed::{Health, Observed};
 use isopath_api::operation::OperationState::{Applying, Blocked, Settling, Succeeded};
 use isopath_api::operation::{OnDeadline, OperationState, StepName};
 
-use super::super::{Kind, Operation, Target, progress};
-use crate::testing::{Known, observed, read, set_health, without_dataplane};
+use super::super::{Kind, Operation, Target, cancelling, progress};
+use crate::control::quiesced::QuiescedServer;
+use crate::testing::{Known, SERVICE, observed, read, set_health, without_dataplane};
 
 const SERVER: &str = "10.1.0.11:80";
 
 /// A cluster of two where a drain of a real server is at `step`.
 fn draining(step: StepName) -> (Known, Operation) {
-    let known = Known::healthy(2);
+    let mut known = Known::healthy(2);
+    quiesce(&mut known);
     let target = Target::RealServer(SERVER.parse().unwrap(), None);
     let operation = known.operation_of(Kind::Drain, target, (step, OnDeadline::Remove));
     (known, operation)
+}
+
+fn quiesce(known: &mut Known) {
+    let server = QuiescedServer {
+        state: AdminState::Draining,
+        removed: false,
+        reason: String::new(),
+    };
+    let member = (SERVICE.parse().unwrap(), SERVER.parse().unwrap());
+    let quiesced = &mut known.cluster.quiesced;
+    quiesced.real_servers.insert(member, server);
 }
 
 /// The report of a director that has it at this weight and with these connections.
@@ -153,4 +167,85 @@ fn a_weight_that_falls_behind_its_deadline_holds() {
     known.hear(with(2, 1, 0));
     let at = (Blocked, Some(StepName::Weight));
     expect(&known, &operation, at, "d2 has 10.1.0.11:80");
+}
+
+/// A declaration that gives it to another service while it is being drained in all of them.
+#[test]
+fn a_service_that_gets_it_meanwhile_gives_it_up_too() {
+    for step in [StepName::Weight, StepName::Connections] {
+        let (mut known, mut operation) = draining(step);
+        operation.target = Target::RealServer("10.1.0.11".parse().unwrap(), None);
+        let declaration = Arc::make_mut(&mut known.cluster.declaration);
+        let mut other = declaration.service[0].clone();
+        other.port = Some(81);
+        declaration.service.push(other);
+        for n in [1, 2] {
+            let mut report = with(n, 0, 0);
+            let mut service = with(n, 1, 0).services.remove(0);
+            service.service = "tcp:10.99.0.1:81".parse().unwrap();
+            for server in &mut service.real_servers {
+                server.real_server.0.set_port(81);
+            }
+            report.services.push(service);
+            known.hear(report);
+        }
+        let next = progress(&operation, &known.cluster, known.now, known.started);
+        assert_eq!(next.admin, Some(AdminState::Draining), "{step:?}");
+        let operation = next.operation;
+        assert_eq!(operation.step(), Some(StepName::Weight), "{step:?}");
+        assert_eq!(operation.state, Applying, "{}", operation.detail);
+    }
+}
+
+#[test]
+fn who_is_no_director_any_more_keeps_nothing_put_back() {
+    let (mut known, mut operation) = draining(StepName::Guard);
+    known.cluster.quiesced.real_servers.clear();
+    for n in [1, 2] {
+        known.hear(with(n, 1, 0));
+        operation.need.insert(format!("d{n}").parse().unwrap(), 1);
+    }
+    operation.need.insert("d9".parse().unwrap(), 1);
+    expect(&known, &operation, (Applying, Some(StepName::Weight)), "");
+}
+
+#[test]
+fn an_undrained_real_server_is_in_service_when_it_takes_connections() {
+    let (mut known, _) = draining(StepName::Weight);
+    known.cluster.quiesced.real_servers.clear();
+    let target = Target::RealServer(SERVER.parse().unwrap(), None);
+    let at = (StepName::Restore, OnDeadline::Hold);
+    let operation = known.operation_of(Kind::Undrain, target, at);
+    let at = (Applying, Some(StepName::Restore));
+    known.hear(with(1, 1, 0));
+    let mut down = with(2, 1, 0);
+    set_health(&mut down, 0, Health::Down);
+    down.services[0].real_servers[0].effective_weight = Some(0);
+    known.hear(down.clone());
+    let words = "10.1.0.11:80 of tcp:10.99.0.1:80 is Down on d2";
+    expect(&known, &operation, at, words);
+    known.hear(without_dataplane(down));
+    expect(&known, &operation, at, words);
+    let mut behind = with(2, 1, 0);
+    behind.services[0].real_servers[0].effective_weight = Some(0);
+    known.hear(behind.clone());
+    let words = "d2 has 10.1.0.11:80 of tcp:10.99.0.1:80 at weight 0";
+    expect(&known, &operation, at, words);
+    known.hear(without_dataplane(behind));
+    expect(&known, &operation, (Succeeded, None), "");
+    known.hear(with(2, 1, 0));
+    expect(&known, &operation, (Succeeded, None), "");
+}
+
+#[test]
+fn a_drain_that_is_cancelled_leaves_a_real_server_as_it_was() {
+    let (mut known, operation) = draining(StepName::Weight);
+    known.cluster.quiesced.real_servers.clear();
+    let operation = cancelling(&operation, "ops", known.now);
+    for n in [1, 2] {
+        let mut down = with(n, 1, 0);
+        set_health(&mut down, 0, Health::Down);
+        known.hear(down);
+    }
+    expect(&known, &operation, (OperationState::Cancelled, None), "");
 }
