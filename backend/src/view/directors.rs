@@ -197,41 +197,42 @@ fn assess(facts: &Facts<'_>, spec: &DirectorSpec, director: &DirectorState) -> A
                 detail.unwrap_or_else(|| "draining".to_owned()),
             )
         }
-        AdminState::Drained => drained(facts, director),
+        AdminState::Drained => drained(facts, &spec.name, director),
         AdminState::Active => match director.fresh(facts.now) {
-            Some(observed) => serving(facts, director, observed),
-            None => silent(facts, director),
+            Some(observed) => serving(facts, &spec.name, (director, observed)),
+            None => silent(facts, &spec.name, director),
         },
     }
 }
 
-fn drained(facts: &Facts<'_>, director: &DirectorState) -> Assessed {
+fn drained(facts: &Facts<'_>, name: &DirectorName, director: &DirectorState) -> Assessed {
     let by = match director.admin_reason.as_str() {
         "" => "drained".to_owned(),
         reason => format!("drained: {reason}"),
     };
-    match (facts.lsdb, facts.listed(director.router_id)) {
-        (Some(lsdb), Some(vip)) => Assessed::new(
+    let said = ecmp::testimony(facts.cluster, name, None, (facts.now, facts.started));
+    if let Some(listing) = said.listings.first() {
+        let ecmp::Listing { witness, vip, .. } = listing;
+        let why = format!("{by}; but the LSDB of {witness} still lists it for {vip}");
+        return Assessed::new(State::Degraded, why);
+    }
+    // Where it is parted from the others, a switch that they do not see may hear it.
+    match director.fresh(facts.now).and_then(|o| o.speaker.as_ref()) {
+        Some(speaker) if !speaker.announced.is_empty() => Assessed::new(
             State::Degraded,
-            format!("{by}; but the LSDB of {} still lists it for {vip}", lsdb.of),
+            format!("{by}; but it says it still announces"),
         ),
-        (Some(_), None) => Assessed::new(State::Safe, by),
-        (None, _) => match director.fresh(facts.now).and_then(|o| o.speaker.as_ref()) {
-            Some(speaker) if speaker.announced.is_empty() => Assessed::new(State::Safe, by),
-            Some(_) => Assessed::new(
-                State::Degraded,
-                format!("{by}; but it says it still announces"),
-            ),
-            None => Assessed::new(
-                State::Unknown,
-                format!("{by}; nobody can tell whether it announces"),
-            ),
-        },
+        Some(_) => Assessed::new(State::Safe, by),
+        None if said.is_out() => Assessed::new(State::Safe, by),
+        None => Assessed::new(
+            State::Unknown,
+            format!("{by}; nobody can tell whether it announces"),
+        ),
     }
 }
 
 /// An active director whose last report is too old, or that was never heard.
-fn silent(facts: &Facts<'_>, director: &DirectorState) -> Assessed {
+fn silent(facts: &Facts<'_>, name: &DirectorName, director: &DirectorState) -> Assessed {
     let silence = match director.liveness(facts.now, facts.started) {
         Liveness::NotYetHeard => {
             return Assessed::new(State::Unknown, "not heard since the controller started");
@@ -242,34 +243,36 @@ fn silent(facts: &Facts<'_>, director: &DirectorState) -> Assessed {
             "its agent was never heard since the controller started".to_owned()
         }
     };
-    evidence(facts, director, &silence)
+    evidence(facts, name, &silence)
 }
 
-/// The state of a director that cannot speak for itself, by what others' LSDB says.
-fn evidence(facts: &Facts<'_>, director: &DirectorState, trouble: &str) -> Assessed {
-    match (facts.lsdb, facts.listed(director.router_id)) {
-        (Some(lsdb), Some(vip)) => Assessed::new(
-            State::Degraded,
-            format!(
-                "{trouble}; it still announces {vip} by the LSDB of {}",
-                lsdb.of
-            ),
-        ),
-        (Some(lsdb), None) => Assessed::new(
-            State::Down,
-            format!("{trouble}; it announces nothing by the LSDB of {}", lsdb.of),
-        ),
-        (None, _) => Assessed::new(
-            State::Unknown,
-            format!("{trouble}; no other director can tell whether it announces"),
-        ),
+/// The state of a director that cannot speak for itself, by what the others' LSDBs say.
+fn evidence(facts: &Facts<'_>, name: &DirectorName, trouble: &str) -> Assessed {
+    let said = ecmp::testimony(facts.cluster, name, None, (facts.now, facts.started));
+    if let Some(listing) = said.listings.first() {
+        let ecmp::Listing { witness, vip, .. } = listing;
+        let why = format!("{trouble}; it still announces {vip} by the LSDB of {witness}");
+        return Assessed::new(State::Degraded, why);
     }
+    if said.is_out() {
+        let witnesses = list(&said.witnesses);
+        let why = format!("{trouble}; it announces nothing by the LSDB of {witnesses}");
+        return Assessed::new(State::Down, why);
+    }
+    Assessed::new(
+        State::Unknown,
+        format!("{trouble}; no other director can tell whether it announces"),
+    )
 }
 
 /// An active director whose report is fresh.
-fn serving(facts: &Facts<'_>, director: &DirectorState, observed: &Observed) -> Assessed {
+fn serving(
+    facts: &Facts<'_>,
+    name: &DirectorName,
+    (director, observed): (&DirectorState, &Observed),
+) -> Assessed {
     let Some(speaker) = &observed.speaker else {
-        return evidence(facts, director, "its agent cannot reach its speaker");
+        return evidence(facts, name, "its agent cannot reach its speaker");
     };
     if !is_connected(observed) {
         let states = speaker

@@ -7,8 +7,7 @@ mod services;
 mod storage;
 mod vips;
 
-use isopath_api::ids::{DirectorName, NeighborState, RouterId, Vip};
-use isopath_api::observed::Observed;
+use isopath_api::ids::{DirectorName, NeighborState};
 use isopath_api::operation::OperationView;
 use isopath_api::view::{ClusterSummary, ClusterView, State, SwitchView};
 
@@ -17,7 +16,7 @@ pub(crate) use services::{last_check_in_words, real_servers};
 pub(crate) use storage::add_storage;
 
 use crate::clock::Moment;
-use crate::control::state::{ClusterState, is_connected, lsdb_announcers};
+use crate::control::state::ClusterState;
 
 fn operations(facts: &Facts<'_>) -> Vec<OperationView> {
     let open = facts.cluster.operations.iter();
@@ -32,7 +31,6 @@ pub fn build(cluster: &ClusterState, now: Moment, started: Moment) -> ClusterVie
         cluster,
         now,
         started,
-        lsdb: freshest_lsdb(cluster, now),
     };
     let (directors, withholding) = directors::views(&facts);
     let vips = vips::views(&facts);
@@ -77,7 +75,6 @@ pub(crate) fn director_states(
         cluster,
         now,
         started,
-        lsdb: freshest_lsdb(cluster, now),
     };
     directors::states(&facts)
 }
@@ -105,49 +102,6 @@ struct Facts<'a> {
     cluster: &'a ClusterState,
     now: Moment,
     started: Moment,
-    /// The link-state database that is believed, if there is any.
-    lsdb: Option<Lsdb<'a>>,
-}
-
-/// A link-state database by the report of one director.
-#[derive(Clone, Copy)]
-struct Lsdb<'a> {
-    /// Whose it is.
-    of: &'a DirectorName,
-    observed: &'a Observed,
-}
-
-impl Lsdb<'_> {
-    fn announcers(&self, vip: Vip) -> &[RouterId] {
-        lsdb_announcers(self.observed, vip)
-    }
-}
-
-impl Facts<'_> {
-    /// The first declared VIP that the LSDB lists a router for.
-    fn listed(&self, router_id: RouterId) -> Option<Vip> {
-        let lsdb = self.lsdb?;
-        let vips = self.cluster.declaration.vip.iter().map(|vip| vip.address);
-        vips.into_iter()
-            .find(|vip| lsdb.announcers(*vip).contains(&router_id))
-    }
-}
-
-/// The LSDB reported last by a director that is Full with a neighbour: one that is not knows
-/// nothing of the others.
-fn freshest_lsdb(cluster: &ClusterState, now: Moment) -> Option<Lsdb<'_>> {
-    cluster
-        .directors
-        .iter()
-        .filter_map(|(name, director)| {
-            let observed = director.fresh(now).filter(|report| is_connected(report))?;
-            Some((
-                director.report.as_ref()?.received.instant,
-                Lsdb { of: name, observed },
-            ))
-        })
-        .max_by_key(|(received, _)| *received)
-        .map(|(_, lsdb)| lsdb)
 }
 
 /// The routers that directors are neighbours of, but for the directors themselves.

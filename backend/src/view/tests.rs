@@ -117,7 +117,7 @@ fn one_director_in_trouble() {
                 known.hear(observed(3, &[1, 2, 3]));
             },
             state: State::Degraded,
-            why: "its agent is silent for 6 s; it still announces 10.99.0.1 by the LSDB of d3",
+            why: "its agent is silent for 6 s; it still announces 10.99.0.1 by the LSDB of d2",
             problems: &["director d1: its agent is silent"],
         },
         Case {
@@ -128,7 +128,7 @@ fn one_director_in_trouble() {
                 known.hear(observed(3, &[2, 3]));
             },
             state: State::Down,
-            why: "its agent is lost, silent for 31 s; it announces nothing by the LSDB of d3",
+            why: "its agent is lost, silent for 31 s; it announces nothing by the LSDB of d2, d3",
             problems: &["director d1: its agent is lost"],
         },
         Case {
@@ -148,7 +148,7 @@ fn one_director_in_trouble() {
                 known.hear(observed(3, &[2, 3]));
             },
             state: State::Down,
-            why: "its agent cannot reach its speaker; it announces nothing by the LSDB of d3",
+            why: "its agent cannot reach its speaker; it announces nothing by the LSDB of d2, d3",
             problems: &["director d1: its agent cannot reach its speaker"],
         },
         Case {
@@ -262,6 +262,14 @@ fn drained_is_safe_only_if_no_lsdb_lists_it() {
     assert_eq!(director(&view, 1).state, State::Degraded);
     let expected = "director d1: drained: kernel; but the LSDB of d2 still lists it for 10.99.0.1";
     assert_eq!(problems(&view), [expected]);
+
+    known.hear(observed(1, &[1]));
+    known.hear(observed(2, &[2]));
+    let view = shown(&known);
+    assert_eq!(director(&view, 1).state, State::Degraded, "others may hear");
+    let expected = "director d1: drained: kernel; but it says it still announces";
+    let found = problems(&view);
+    assert!(found.iter().any(|it| it == expected), "{found:?}");
 }
 
 #[test]
@@ -627,4 +635,35 @@ fn a_clock_that_is_far_off_is_a_condition() {
     assert_eq!(found[0].code, "clock-skew");
     assert_eq!(found[0].text, "its clock is 5.2 s behind the controller's");
     assert_eq!(found[0].since, received.wall);
+}
+
+/// Who reports last is no better a witness than the others, and none of itself.
+#[test]
+fn the_last_report_is_not_believed_against_the_others() {
+    let mut known = Known::healthy(3);
+    known.pass(Duration::from_secs(1));
+    known.hear(observed(3, &[3]));
+    let view = shown(&known);
+    assert_eq!(view.vips[0].state, State::Up, "{:?}", view.vips);
+    assert_eq!(view.vips[0].widths[0].width, 3);
+
+    known.director(1).admin_state = AdminState::Drained;
+    known.pass(Duration::from_secs(1));
+    let reason = Reason::Drained {
+        text: String::new(),
+    };
+    known.hear(withdrawn(1, &[2, 3], reason));
+    let view = shown(&known);
+    assert_eq!(director(&view, 1).state, State::Degraded);
+    let why = "drained; but the LSDB of d2 still lists it for 10.99.0.1";
+    assert_eq!(director(&view, 1).why, why);
+
+    let mut known = Known::healthy(3);
+    known.pass(Duration::from_secs(31));
+    known.hear(observed(2, &[1, 2, 3]));
+    known.pass(Duration::from_secs(1));
+    known.hear(observed(3, &[3]));
+    let view = shown(&known);
+    assert_eq!(director(&view, 1).contact, Some(Contact::AgentLost));
+    assert_eq!(director(&view, 1).state, State::Degraded, "it serves");
 }
