@@ -66,10 +66,7 @@ pub(crate) async fn run(
     shutdown: CancellationToken,
 ) {
     let mut recorder = Recorder::new(store, shown);
-    if let Err(error) = recorder.load(clock.now()).await {
-        let error: &dyn std::error::Error = &error;
-        tracing::error!(error, "cannot read the last measurements");
-    }
+    recorder.start(clock.now(), &shutdown).await;
     loop {
         let past = clock.now().wall.as_millisecond().rem_euclid(ms(STEP_S));
         let pause = Duration::from_millis((ms(STEP_S) - past).unsigned_abs());
@@ -81,10 +78,7 @@ pub(crate) async fn run(
         let now = clock.now();
         recorder.record(&control.world(), now);
         recorder.store_waiting().await;
-        if let Err(error) = recorder.roll_up(now).await {
-            let error: &dyn std::error::Error = &error;
-            tracing::error!(error, "cannot make the means of measurements");
-        }
+        recorder.make_means(now).await;
     }
     recorder.close_window();
     recorder.store_waiting().await;
@@ -110,7 +104,7 @@ struct Recorder {
     open: Open,
     /// Windows that ended and are not stored yet, the earliest first.
     waiting: VecDeque<SampleRow>,
-    /// The beginning of the first window whose means are still to be made.
+    /// The beginning of the first window whose means may still be to be made.
     next_means: BTreeMap<ClusterName, i64>,
     shown: watch::Sender<Open>,
 }
@@ -127,6 +121,16 @@ impl Recorder {
     }
 
     /// Goes on where a controller before has stopped.
+    async fn start(&mut self, now: Moment, shutdown: &CancellationToken) {
+        if let Err(error) = self.load(now).await {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(error, "cannot read the last measurements");
+        }
+        // After a long stop those of all clusters are due, of samples that are old enough to be
+        // deleted in a minute.
+        while !shutdown.is_cancelled() && self.make_means(now).await {}
+    }
+
     async fn load(&mut self, now: Moment) -> Result<(), Error> {
         let mut reader = self.store.read().await?;
         let start_ms = window(now.wall.as_millisecond(), WINDOW_S);
@@ -140,11 +144,10 @@ impl Recorder {
             self.next_means
                 .insert(cluster, window(first, COARSE_WINDOW_S));
         }
+        // Where nothing is left to make means of, those that there are stay all the same: samples
+        // of a clock that was set back would replace them.
         for (cluster, (_, last)) in samples::spans(&mut reader, COARSE_S).await? {
-            // After a long stop the samples begin only later.
-            let next = last + ms(COARSE_WINDOW_S);
-            let from = self.next_means.entry(cluster).or_insert(next);
-            *from = next.max(*from);
+            self.next_means.insert(cluster, last + ms(COARSE_WINDOW_S));
         }
         self.shown.send_replace(self.open.clone());
         Ok(())
@@ -209,11 +212,25 @@ impl Recorder {
         Ok(batch)
     }
 
-    /// Makes the means of windows that ended, a few clusters at a time.
-    async fn roll_up(&mut self, now: Moment) -> Result<(), Error> {
+    /// Makes the means of windows that ended, a few clusters at a time; whether there
+    /// were any.
+    async fn make_means(&mut self, now: Moment) -> bool {
+        match self.roll_up(now).await {
+            Ok(any) => any,
+            // Said by the store itself, once.
+            Err(Error::ReadOnly(_)) => false,
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(error, "cannot make the means of measurements");
+                false
+            }
+        }
+    }
+
+    async fn roll_up(&mut self, now: Moment) -> Result<bool, Error> {
         // What is still to be stored may belong to them.
         if !self.waiting.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let ended = window(now.wall.as_millisecond(), COARSE_WINDOW_S);
         let due = self.next_means.iter().filter(|(_, next)| **next < ended);
@@ -221,24 +238,49 @@ impl Recorder {
             .take(ROLLED_UP_AT_ONCE)
             .map(|(cluster, next)| (cluster.clone(), *next))
             .collect();
-        for (cluster, start_ms) in due {
+        let any = !due.is_empty();
+        for (cluster, from_ms) in due {
+            let start_ms = self.first_window(&cluster, (from_ms, ended)).await?;
             let end_ms = start_ms + ms(COARSE_WINDOW_S);
-            let mut reader = self.store.read().await?;
-            let rows = samples::between(&mut reader, &cluster, STEP_S, (start_ms, end_ms)).await?;
-            drop(reader);
-            let means = means(start_ms, &rows);
-            if means.points() > 0 {
-                let row = SampleRow {
-                    cluster: cluster.clone(),
-                    step_s: COARSE_S,
-                    start_ms,
-                    packed: means.pack(),
-                };
-                let mut transaction = self.store.begin().await?;
-                samples::put(&mut transaction, &row).await?;
-                transaction.commit().await?;
+            if start_ms < ended {
+                self.roll_up_window(&cluster, (start_ms, end_ms)).await?;
             }
-            self.next_means.insert(cluster, end_ms);
+            self.next_means.insert(cluster, end_ms.min(ended));
+        }
+        Ok(any)
+    }
+
+    /// The beginning of the first window from `from_ms` on that anything was measured in, or
+    /// `ended`: windows without anything are passed over, however long nobody measured.
+    async fn first_window(
+        &self,
+        cluster: &ClusterName,
+        (from_ms, ended): (i64, i64),
+    ) -> Result<i64, Error> {
+        let mut reader = self.store.read().await?;
+        let first = samples::first(&mut reader, cluster, STEP_S, (from_ms, ended)).await?;
+        Ok(first.map_or(ended, |first| window(first, COARSE_WINDOW_S)))
+    }
+
+    async fn roll_up_window(
+        &self,
+        cluster: &ClusterName,
+        (start_ms, end_ms): (i64, i64),
+    ) -> Result<(), Error> {
+        let mut reader = self.store.read().await?;
+        let rows = samples::between(&mut reader, cluster, STEP_S, (start_ms, end_ms)).await?;
+        drop(reader);
+        let means = means(start_ms, &rows);
+        if means.points() > 0 {
+            let row = SampleRow {
+                cluster: cluster.clone(),
+                step_s: COARSE_S,
+                start_ms,
+                packed: means.pack(),
+            };
+            let mut transaction = self.store.begin().await?;
+            samples::put(&mut transaction, &row).await?;
+            transaction.commit().await?;
         }
         Ok(())
     }

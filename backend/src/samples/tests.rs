@@ -129,6 +129,91 @@ async fn a_controller_that_starts_goes_on_where_one_before_stopped() {
     assert_eq!(found, [Some(3), Some(4), None, Some(9)]);
 }
 
+/// Windows of a month in which nobody measured are not gone through one by one, and those before
+/// and after are made once each.
+#[tokio::test]
+async fn a_long_stop_neither_loses_means_nor_delays_those_to_come() {
+    let mut recording = Recording::begin().await;
+    let hour = u64::from(3600 / STEP_S);
+    for n in 0..hour {
+        recording.measure(n).await;
+    }
+    recording.recorder.close_window();
+    recording.recorder.store_waiting().await;
+    assert_eq!(recording.rows(COARSE_S).await, 0);
+    let month = Duration::from_secs(30 * 24 * 3600);
+    recording.known.pass(month);
+    let store = recording.recorder.store.clone();
+    recording.recorder = Recorder::new(store, watch::Sender::default());
+    let now = recording.known.now;
+    recording.recorder.load(now).await.unwrap();
+    let mut steps = 0;
+    while recording.recorder.make_means(now).await {
+        steps += 1;
+    }
+    assert!(steps <= 2, "{steps}");
+    assert_eq!(recording.rows(COARSE_S).await, 1, "those before the stop");
+    // As retention deletes what is old: the means stay as they are.
+    let mut transaction = recording.recorder.store.begin().await.unwrap();
+    sqlx::query("DELETE FROM samples WHERE step_s = 10")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
+    for n in 0..4 * hour {
+        recording.measure(n).await;
+    }
+    assert_eq!(recording.rows(COARSE_S).await, 2, "and those after it");
+    let found = recording
+        .packets("2026-03-02T04:50:00Z", 900, COARSE_S)
+        .await;
+    assert_eq!(found, [Some(315), Some(345), None]);
+}
+
+/// One that starts has all of them made at once, before what they are made of is deleted.
+#[tokio::test]
+async fn the_means_of_all_clusters_are_due_at_a_start_and_made() {
+    let mut recording = Recording::begin().await;
+    recording.measure(1).await;
+    recording.recorder.close_window();
+    recording.recorder.store_waiting().await;
+    let names: Vec<ClusterName> = (0..3 * ROLLED_UP_AT_ONCE)
+        .map(|n| format!("c{n}").parse().unwrap())
+        .collect();
+    let store = recording.recorder.store.clone();
+    let mut transaction = store.begin().await.unwrap();
+    let mut reader = store.read().await.unwrap();
+    let all = (0, i64::MAX);
+    let rows = samples::between(&mut reader, &cluster(), STEP_S, all).await;
+    let row = rows.unwrap().remove(0);
+    for name in &names {
+        let by = Provenance {
+            actor: "ops",
+            reason: "",
+            at: Timestamp::UNIX_EPOCH,
+        };
+        clusters::put_revision(&mut transaction, name, 1, &declaration(2), by)
+            .await
+            .unwrap();
+        let row = SampleRow {
+            cluster: name.clone(),
+            ..row.clone()
+        };
+        samples::put(&mut transaction, &row).await.unwrap();
+    }
+    transaction.commit().await.unwrap();
+    recording
+        .known
+        .pass(Duration::from_secs(COARSE_WINDOW_S.into()));
+    let mut recorder = Recorder::new(store, watch::Sender::default());
+    let now = recording.known.now;
+    recorder.start(now, &CancellationToken::new()).await;
+    for name in &names {
+        let rows = samples::between(&mut reader, name, COARSE_S, all).await;
+        assert_eq!(rows.unwrap().len(), 1, "{name}");
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_be_stored_waits_within_bounds() {
     let mut recording = Recording::begin().await;

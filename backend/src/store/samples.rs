@@ -69,6 +69,28 @@ pub async fn between(
         .collect())
 }
 
+/// The beginning of a cluster's first window from `from_ms` on and before `to_ms`.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn first(
+    connection: &mut SqliteConnection,
+    cluster: &ClusterName,
+    step_s: u32,
+    (from_ms, to_ms): (i64, i64),
+) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT min(start_ms) FROM samples WHERE cluster = $1 AND step_s = $2 \
+         AND start_ms >= $3 AND start_ms < $4",
+    )
+    .bind(cluster.as_str())
+    .bind(step_s)
+    .bind(from_ms)
+    .bind(to_ms)
+    .fetch_one(connection)
+    .await
+}
+
 /// The windows of all clusters that begin at `start_ms`.
 ///
 /// # Errors
