@@ -24,7 +24,7 @@ pub enum Deaf {
     NoSpeaker,
     /// Its speaker is Full with nobody, so that its database is its own alone.
     NotFull,
-    /// Its speaker is Full for less than [`SETTLED`], and may reach nobody yet.
+    /// Its speaker is Full for so short a time that it may reach nobody yet.
     JustFull(Duration),
     /// Its speaker does not know of the VIP and says nothing of it.
     UnknownVip,
