@@ -82,7 +82,13 @@ fn write_password(path: &Path, password: &str) -> io::Result<()> {
         .open(temporary)?;
     writeln!(file, "{password}")?;
     file.sync_all()?;
-    fs::rename(temporary, path)
+    fs::rename(temporary, path)?;
+    // The user outlasts a power failure from the commit on, and so has the password to.
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    };
+    fs::File::open(directory)?.sync_all()
 }
 
 /// Whether this is what [`write_password`] writes.

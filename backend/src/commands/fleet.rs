@@ -26,6 +26,8 @@ pub async fn create_enroll_token(
 ) -> Result<EnrollToken, CommandError> {
     let tls = settings.tls.as_ref().ok_or(CommandError::NoTls)?;
     let now = Timestamp::now();
+    // Where the database cannot be used no authority is made either.
+    let store = Store::open(settings.database()).await?;
     let authority = Arc::new(Authority::load_or_make(&tls_directory(settings)?, now)?);
     let token = new_token(TokenKind::Enrolment);
     let expires = now.checked_add(TOKEN_VALIDITY).unwrap_or(Timestamp::MAX);
@@ -36,7 +38,6 @@ pub async fn create_enroll_token(
         made_by: by.name.clone(),
         expires,
     };
-    let store = Store::open(settings.database()).await?;
     let mut transaction = store.begin().await?;
     enroll_tokens::insert(&mut transaction, &token_hash(&token), &row, now).await?;
     let object = format!("director {}", row.director);

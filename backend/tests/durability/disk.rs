@@ -157,6 +157,10 @@ fn assert_read_only_and_serving(served: &Served, token: &str, acknowledged: u64,
         assert_eq!(answer.status, 503, "{answer:?}");
         assert_eq!(answer.json()["type"], "/problems/read-only", "{answer:?}");
     }
+    let look = format!("{CLUSTER}?dry_run=true");
+    let answer = served.call("PUT", &look, token, &declaration(59_999));
+    assert_eq!(answer.status, 200, "to look needs no write: {answer:?}");
+    assert_eq!(answer.json()["revision"], acknowledged + 1, "{answer:?}");
     let director = served.get(&format!("{CLUSTER}/directors/d1"), token).json();
     assert_eq!(director["admin_state"], "active", "nothing was half done");
 }
