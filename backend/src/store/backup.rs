@@ -5,7 +5,7 @@
 //! agents take its lower generations (`docs/adr/0026-what-is-durable.md`).
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -15,10 +15,12 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use uuid::Uuid;
 
 use super::events::{self, NewEvent};
+use super::files::{self, beside, directory_of};
 use super::integrity::{Depth, check};
-use super::open::{self, OpenError, ServeLock, beside, connect_options, directory_of, unreadable};
+use super::open::{self, OpenError, ServeLock, connect_options, unreadable};
 use super::{enroll_tokens, epoch, sessions};
 
 /// A copy that was not made, or not put in place.
@@ -43,6 +45,12 @@ pub enum BackupError {
     /// There is something of that name.
     #[error("{} exists; --force overwrites it", path.display())]
     Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The copy would take a place of the database's own.
+    #[error("{} is a file of the database itself", path.display())]
+    Itself {
         /// The file.
         path: PathBuf,
     },
@@ -84,10 +92,20 @@ pub async fn backup(url: &str, file: &Path, force: bool) -> Result<Made, BackupE
     if !database.exists() {
         return Err(io_error("read", &database)(io::ErrorKind::NotFound.into()));
     }
+    // Whoever has it open would go on writing to a file without a name.
+    let own = ["", "-wal", "-shm", "-journal", "-serve"].map(|suffix| beside(&database, suffix));
+    if own.iter().any(|own| files::is_same(own, file)) {
+        return Err(BackupError::Itself { path: file.into() });
+    }
     if !force && file.exists() {
         return Err(BackupError::Exists { path: file.into() });
     }
-    let temporary = beside(file, &format!(".{}.tmp", std::process::id()));
+    // What one that was killed left is not in the way of the next.
+    let temporary = beside(file, &format!(".{}.tmp", Uuid::new_v4().simple()));
+    if temporary.to_str().is_none() {
+        let why = io::Error::new(ErrorKind::InvalidInput, "its name is not UTF-8");
+        return Err(io_error("make", file)(why));
+    }
     // It holds what the database holds: for its owner alone. SQLite takes an empty file.
     OpenOptions::new()
         .create_new(true)
@@ -165,10 +183,19 @@ pub async fn restore(url: &str, file: &Path, now: Timestamp) -> Result<Restored,
         path: file.to_owned(),
         why: why.to_owned(),
     };
-    if fs::metadata(beside(file, "-wal")).is_ok_and(|wal| wal.len() > 0) {
+    let temporary = beside(&database, "-restore");
+    if files::is_same(&temporary, file) {
         return Err(unusable(
-            "it has a WAL beside it: it is a database in use, not what `isopathd backup` made",
+            "a restore makes its own copy under this name: rename it first",
         ));
+    }
+    for (suffix, what) in [("-wal", "WAL"), ("-journal", "journal")] {
+        if fs::metadata(beside(file, suffix)).is_ok_and(|it| it.len() > 0) {
+            return Err(unusable(&format!(
+                "it has a {what} beside it: it is a database in use, not what `isopathd backup` \
+                 made"
+            )));
+        }
     }
     let mut backup = open_copy(file).await?;
     require_whole(&mut backup, file, Depth::Full).await?;
@@ -178,7 +205,6 @@ pub async fn restore(url: &str, file: &Path, now: Timestamp) -> Result<Restored,
         open::Age::Foreign => return Err(unusable("it is no database of isopathd")),
     }
     backup.close().await?;
-    let temporary = beside(&database, "-restore");
     // One that was killed has left its own, and SQLite would take a journal for the copy's.
     remove_with_journals(&temporary)?;
     let restored = copy_and_replace(url, &database, file, &temporary, now).await;
@@ -196,17 +222,10 @@ async fn copy_and_replace(
     temporary: &Path,
     now: Timestamp,
 ) -> Result<Restored, BackupError> {
-    // It holds what the database holds: for its owner alone from its first byte on.
     let mut source = File::open(file).map_err(io_error("read", file))?;
-    let mut copy = OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(temporary)
-        .map_err(io_error("make", temporary))?;
+    let mut copy = files::make_new(temporary, database).map_err(io_error("make", temporary))?;
     io::copy(&mut source, &mut copy).map_err(io_error("make", temporary))?;
     drop(copy);
-    open::hand_over(temporary, database).map_err(io_error("hand over", temporary))?;
     let epoch = begin_anew(temporary, file, now).await?;
     let mut copy = open_copy(temporary).await?;
     require_whole(&mut copy, temporary, Depth::Quick).await?;

@@ -1,12 +1,12 @@
 //! Opening the database: its files, its lock, its tables, and what to do about a disk that takes
 //! no writes.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
@@ -19,6 +19,7 @@ use sqlx::sqlite::{
 use sqlx::{Connection, SqliteConnection};
 
 use super::disk::{Disk, refused};
+use super::files::{beside, directory_of, open_or_make};
 use super::{READERS, ReadOnly, Store, WAIT, integrity};
 
 pub(super) static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
@@ -26,6 +27,9 @@ pub(super) static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 /// The first SQLite without the WAL reset bug, by which connections of one process that
 /// checkpoint at the same moment could corrupt the database.
 const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
+
+/// How often it is looked whether a server that has just started has brought the tables up to date.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Findings named in an error; `isopathd check` prints them all.
 const NAMED: usize = 5;
@@ -58,10 +62,16 @@ pub enum OpenError {
     /// It is not as this release needs it, and a server of another one serves from it.
     #[error(
         "{} is not as this release needs it, and an isopathd of another release serves from it: \
-         restart that first",
+         restart that first; nothing was changed",
         path.display()
     )]
     InUse {
+        /// The database.
+        path: PathBuf,
+    },
+    /// A later release has changed its tables.
+    #[error("{} was last used by a later release of isopathd: use that one", path.display())]
+    Newer {
         /// The database.
         path: PathBuf,
     },
@@ -134,7 +144,7 @@ impl Store {
         let path = options.get_filename().to_owned();
         // It holds hashes of secrets: made here, since SQLite would let everyone read it.
         // The WAL takes over the mode of the database.
-        match make(&path, &path) {
+        match open_or_make(&path, &path) {
             Ok(_) => {}
             Err(error) if takes_no_writes(&error) && path.exists() => {
                 return open_read_only(options, error.to_string(), checked).await;
@@ -154,57 +164,16 @@ impl Store {
             check(&mut connection, &path).await?;
         }
         if !is_up_to_date(&mut connection).await? {
-            // A server has the lock already. Its tables are not changed under one of another
-            // release.
-            let _lock = match checked {
-                true => None,
-                false => Some(ServeLock::take(url).map_err(in_use)?),
-            };
-            migrate(&mut connection).await?;
+            refuse_newer(&mut connection, &path).await?;
+            // A server has the lock already.
+            match checked {
+                true => migrate(&mut connection).await?,
+                false => migrate_alone(url, &mut connection).await?,
+            }
         }
         drop(connection);
         Ok(Self::new(writer, readers(options.clone()), None, options))
     }
-}
-
-/// What a lock that another process has means to whoever only wants to migrate.
-fn in_use(error: OpenError) -> OpenError {
-    match error {
-        OpenError::Locked { path } => OpenError::InUse { path },
-        other => other,
-    }
-}
-
-/// Opens a file of the database's, making it where there is none: for its owner alone, who is the
-/// database's.
-fn make(path: &Path, database: &Path) -> io::Result<File> {
-    let is_new = !path.exists();
-    let file = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(path)?;
-    if is_new {
-        hand_over(path, database)?;
-    }
-    Ok(file)
-}
-
-/// Gives a file that root has made to the owner of the database, or of its directory where there
-/// is none yet: the server that is to use it runs as somebody else.
-pub(super) fn hand_over(path: &Path, database: &Path) -> io::Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    let owner = match database != path && database.exists() {
-        true => std::fs::metadata(database)?,
-        false => std::fs::metadata(directory_of(database))?,
-    };
-    let found = std::fs::metadata(path)?;
-    if (found.uid(), found.gid()) == (owner.uid(), owner.gid()) {
-        return Ok(());
-    }
-    std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid()))
 }
 
 /// Opens a database whose disk takes no writes, if it is one of this release.
@@ -231,6 +200,7 @@ async fn open_read_only(
         check(&mut connection, &path).await?;
     }
     if !is_up_to_date(&mut connection).await? {
+        refuse_newer(&mut connection, &path).await?;
         return Err(OpenError::NotUpToDate { path, cause });
     }
     drop(connection);
@@ -327,6 +297,34 @@ pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<(), Ope
     Ok(MIGRATOR.run(connection).await?)
 }
 
+/// The same while no server uses them: one of another release would go on with tables that it does
+/// not know.
+async fn migrate_alone(url: &str, connection: &mut SqliteConnection) -> Result<(), OpenError> {
+    let began = Instant::now();
+    loop {
+        match ServeLock::take(url) {
+            Ok(_lock) => return migrate(connection).await,
+            // One that is just starting brings them up to date itself.
+            Err(OpenError::Locked { .. }) if began.elapsed() < WAIT => {}
+            Err(OpenError::Locked { path }) => return Err(OpenError::InUse { path }),
+            Err(error) => return Err(error),
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+        if is_up_to_date(connection).await? {
+            return Ok(());
+        }
+    }
+}
+
+async fn refuse_newer(connection: &mut SqliteConnection, path: &Path) -> Result<(), OpenError> {
+    match age(connection).await? {
+        Age::Ours | Age::Foreign => Ok(()),
+        Age::Newer => Err(OpenError::Newer {
+            path: path.to_owned(),
+        }),
+    }
+}
+
 /// Whose tables a database has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Age {
@@ -383,7 +381,7 @@ impl ServeLock {
             path: path.clone(),
             source,
         };
-        let file = match make(&path, &database) {
+        let file = match open_or_make(&path, &database) {
             Ok(file) => file,
             Err(error) if takes_no_writes(&error) => match File::open(&path) {
                 Ok(file) => file,
@@ -402,13 +400,6 @@ impl ServeLock {
     }
 }
 
-pub(super) fn directory_of(file: &Path) -> PathBuf {
-    match file.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        Some(_) | None => PathBuf::from("."),
-    }
-}
-
 /// The file of the database at `url`.
 ///
 /// # Errors
@@ -423,13 +414,6 @@ pub fn file_of(url: &str) -> Result<PathBuf, OpenError> {
 /// [`OpenError::Url`].
 pub fn options_of(url: &str) -> Result<SqliteConnectOptions, OpenError> {
     connect_options(url)
-}
-
-/// A file beside the database: SQLite's `-wal` and `-shm`, and our own.
-pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 pub(super) fn connect_options(url: &str) -> Result<SqliteConnectOptions, OpenError> {

@@ -376,18 +376,27 @@ async fn a_token_keeps_its_role_and_its_name_is_its_own() {
     assert_eq!(tokens::find(&mut transaction, "h1").await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn the_tables_are_not_changed_under_a_server_of_another_release() {
-    let directory = TempDir::new().unwrap();
-    let url = url(&directory);
-    let store = Store::open(&url).await.unwrap();
+/// A database as the release before the last migration left it.
+async fn of_an_earlier_release(url: &str) {
+    let store = Store::open(url).await.unwrap();
     let mut transaction = store.begin().await.unwrap();
     sqlx::query("DELETE FROM _sqlx_migrations WHERE version > 8")
         .execute(&mut *transaction)
         .await
         .unwrap();
+    for index in ["operations_ended", "audit_at"] {
+        let drop = sqlx::AssertSqlSafe(format!("DROP INDEX {index}"));
+        sqlx::query(drop).execute(&mut *transaction).await.unwrap();
+    }
     transaction.commit().await.unwrap();
     store.close().await;
+}
+
+#[tokio::test]
+async fn the_tables_are_not_changed_under_a_server_of_another_release() {
+    let directory = TempDir::new().unwrap();
+    let url = url(&directory);
+    of_an_earlier_release(&url).await;
     let lock = ServeLock::take(&url).unwrap();
     let refused = Store::open(&url).await.unwrap_err();
     let told = refused.to_string();
@@ -401,4 +410,44 @@ async fn the_tables_are_not_changed_under_a_server_of_another_release() {
         .await
         .unwrap();
     assert_eq!(newest, 8, "nothing was changed");
+}
+
+#[tokio::test]
+async fn a_command_waits_for_a_server_that_brings_the_tables_up_to_date() {
+    let directory = TempDir::new().unwrap();
+    let url = url(&directory);
+    of_an_earlier_release(&url).await;
+    let lock = ServeLock::take(&url).unwrap();
+    let server = async {
+        // So that the command finds the lock taken before the tables are as it needs them.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        Store::open_checked(&url).await
+    };
+    let (command, server) = tokio::join!(Store::open(&url), server);
+    command.unwrap();
+    server.unwrap();
+    drop(lock);
+}
+
+#[tokio::test]
+async fn a_database_of_a_later_release_is_refused_as_such() {
+    let (directory, store) = open().await;
+    let mut transaction = store.begin().await.unwrap();
+    sqlx::query(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (999, 'later', 1, x'00', 0)",
+    )
+    .execute(&mut *transaction)
+    .await
+    .unwrap();
+    transaction.commit().await.unwrap();
+    // Also while that serves from it.
+    let _lock = ServeLock::take(&url(&directory)).unwrap();
+    for refused in [
+        Store::open(&url(&directory)).await.unwrap_err(),
+        Store::open_checked(&url(&directory)).await.unwrap_err(),
+    ] {
+        let told = refused.to_string();
+        assert!(told.contains("a later release"), "{told}");
+    }
 }

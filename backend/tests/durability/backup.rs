@@ -242,6 +242,59 @@ fn what_a_killed_restore_left_is_no_part_of_the_next() {
     assert_eq!(served.get(CLUSTER, &token).json()["revision"], 1);
 }
 
+/// A copy in the place of the database, or of what is beside it, takes away what is acknowledged
+/// after it; a backup that has the name of a restore's own copy would be removed as what another
+/// restore has left.
+#[test]
+fn a_copy_takes_no_place_of_the_database_s_own() {
+    let directory = TempDir::new().unwrap();
+    let launcher = Launcher::here(directory.path());
+    let served = Served::start(&launcher);
+    let token = launcher.token("ops");
+    let path = |name: &str| directory.path().join(name);
+    std::os::unix::fs::symlink(directory.path(), path("link")).unwrap();
+    for name in ["isopath.db", "isopath.db-wal", "link/isopath.db-serve"] {
+        let refused = backup(&launcher, &path(name), &["--force"]).unwrap_err();
+        let expected = "is a file of the database itself";
+        assert!(refused.contains(expected), "{name}: {refused}");
+    }
+    served.call("PUT", CLUSTER, &token, &declaration(0));
+    let file = path("isopath.db-restore");
+    backup(&launcher, &file, &["--force"]).unwrap();
+    served.terminate();
+    let refused = restore(&launcher, &file).unwrap_err();
+    assert!(refused.contains("rename it first"), "{refused}");
+    std::fs::rename(&file, path("backup")).unwrap();
+    restore(&launcher, &path("backup")).unwrap();
+    let served = Served::start(&launcher);
+    assert_eq!(served.get(CLUSTER, &token).json()["revision"], 1);
+}
+
+/// Commands of root do not make files where the server's user lets a link point.
+#[test]
+fn no_link_is_followed_where_a_file_is_made() {
+    let directory = TempDir::new().unwrap();
+    let launcher = Launcher::here(directory.path());
+    let file = directory.path().join("backup");
+    Served::start(&launcher).terminate();
+    backup(&launcher, &file, &[]).unwrap();
+    let target = directory.path().join("target");
+    let link = |name: &str| {
+        let link = directory.path().join(name);
+        drop(std::fs::remove_file(&link));
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        link
+    };
+    let serve = link("isopath.db-serve");
+    let refused = restore(&launcher, &file).unwrap_err();
+    assert!(refused.contains("isopath.db-serve"), "{refused}");
+    assert!(!target.exists());
+    std::fs::remove_file(serve).unwrap();
+    link("isopath.db-restore");
+    restore(&launcher, &file).unwrap();
+    assert!(!target.exists());
+}
+
 /// The server runs as somebody else than root, who restores.
 #[test]
 fn a_restored_database_is_its_owner_s() {
