@@ -73,7 +73,7 @@ pub(super) async fn view(
     )
 )]
 pub(super) async fn declaration(
-    _: Operator,
+    _: Viewer,
     OfCluster(name): OfCluster,
     State(app): State<App>,
     headers: HeaderMap,

@@ -39,7 +39,7 @@ const API: &[(&str, &str, May)] = &[
     ("GET", "/clusters", VIEWER),
     ("GET", "/clusters/{cluster}", VIEWER),
     ("PUT", "/clusters/{cluster}", OPERATOR),
-    ("GET", "/clusters/{cluster}/declaration", OPERATOR),
+    ("GET", "/clusters/{cluster}/declaration", VIEWER),
     ("GET", "/clusters/{cluster}/revisions", VIEWER),
     ("GET", "/clusters/{cluster}/revisions/{revision}", VIEWER),
     (
