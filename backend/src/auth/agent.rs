@@ -43,7 +43,7 @@ impl Agent {
         match &self.shown {
             Shown::Certificate(until) => now < *until,
             Shown::Token(hash) => match app.token(hash).await {
-                Ok(token) => token.is_some_and(|token| token.is_good(now)),
+                Ok(token) => token.is_some_and(|token| token.refusal(now).is_none()),
                 // A database that fails for a moment takes nobody's stream away.
                 Err(_) => true,
             },

@@ -219,21 +219,9 @@ pub(super) async fn bearer(parts: &Parts, app: &App) -> Result<(TokenRow, String
         .await?
         .ok_or_else(|| unauthenticated("the token is not known here".to_owned()))?;
     Asked::note(parts, &token.name, Via::Token);
-    let now = app.clock().now().wall;
-    if token.revoked.is_some() {
-        return Err(unauthenticated(format!(
-            "the token {} was revoked",
-            token.name
-        )));
+    if let Some(refusal) = token.refusal(app.clock().now().wall) {
+        return Err(unauthenticated(refusal));
     }
-    match token.expires {
-        Some(expires) if expires <= now => Err(unauthenticated(format!(
-            "the token {} expired at {expires:.0}",
-            token.name
-        ))),
-        Some(_) | None => {
-            app.audit().token_used(&token.name);
-            Ok((token, hash))
-        }
-    }
+    app.audit().token_used(&token.name);
+    Ok((token, hash))
 }

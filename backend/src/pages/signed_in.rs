@@ -12,7 +12,8 @@ use crate::app::{App, Peer};
 use crate::asked::Asked;
 use crate::auth::{Principal, Session, Via};
 
-/// Whoever is signed in and does not ask too often; anyone else is sent to the sign-in, which leads back to the page.
+/// Whoever is signed in and does not ask too often; anyone else is sent to the sign-in, which leads
+/// back to the page.
 pub(super) struct SignedIn(pub(super) Session);
 
 impl FromRequestParts<App> for SignedIn {

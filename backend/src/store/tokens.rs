@@ -123,9 +123,14 @@ impl TokenRow {
         }
     }
 
-    /// Whether it is good for anything.
-    pub fn is_good(&self, now: Timestamp) -> bool {
-        self.revoked.is_none() && self.expires.is_none_or(|expires| expires > now)
+    /// Why it is good for nothing, if it is not.
+    pub fn refusal(&self, now: Timestamp) -> Option<String> {
+        let name = &self.name;
+        if self.revoked.is_some() {
+            return Some(format!("the token {name} was revoked"));
+        }
+        let expired = self.expires.filter(|expires| *expires <= now)?;
+        Some(format!("the token {name} expired at {expired:.0}"))
     }
 }
 
