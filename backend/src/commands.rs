@@ -24,6 +24,7 @@ use crate::auth::PasswordError;
 use crate::clock::Clock;
 use crate::connections;
 use crate::error::Error;
+use crate::files::FileError;
 use crate::retention;
 use crate::settings::Settings;
 use crate::store::{OpenError, ServeLock, Store, WriteError};
@@ -49,13 +50,8 @@ pub enum CommandError {
         source: io::Error,
     },
     /// A file cannot be made.
-    #[error("cannot make {}", path.display())]
-    WriteFile {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] FileFaults),
@@ -134,7 +130,7 @@ impl CommandError {
             Self::Expires => true,
             Self::Open(OpenError::Url { .. }) | Self::Insecure { .. } | Self::NoTls => true,
             Self::Open(_)
-            | Self::WriteFile { .. }
+            | Self::File(_)
             | Self::Database(_)
             | Self::Write(_)
             | Self::Start(_)

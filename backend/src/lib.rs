@@ -16,6 +16,7 @@ pub mod control;
 pub mod diff;
 pub mod ecmp;
 pub mod error;
+pub mod files;
 pub mod guards;
 pub mod metrics;
 mod pages;

@@ -1,8 +1,7 @@
 //! `isopathd user` and `isopathd token`: who may use the controller, told on its own machine.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use jiff::Timestamp;
 
 use super::CommandError;
 use crate::auth::{By, TokenKind, generate_password, hash_password, new_token, token_hash};
+use crate::files::{self, FileError};
 use crate::store::audit::{self, Entry};
 use crate::store::tokens::{Scope, TokenRow};
 use crate::store::{Store, tokens, users};
@@ -34,10 +34,7 @@ pub(super) async fn first_user(
     let password = generate_password();
     if let Some(path) = file {
         // Before there is a user: one whose password nobody can read is of no use.
-        write_password(path, &password).map_err(|source| CommandError::WriteFile {
-            path: path.to_owned(),
-            source,
-        })?;
+        write_password(path, &password)?;
     }
     insert_user(store, "admin", Role::Admin, &password, &By::controller()).await?;
     let greeting = match file {
@@ -61,34 +58,20 @@ pub(super) async fn first_user(
 
 /// Writes the first user's password into a file that is not there yet, or that has the password of
 /// a start which was cut off before it made the user. Any other file stays as it is.
-fn write_password(path: &Path, password: &str) -> io::Result<()> {
+///
+/// The user outlasts a power failure from the commit on, and so has the password to.
+fn write_password(path: &Path, password: &str) -> Result<(), FileError> {
+    require_free(path).map_err(FileError::of("make", path))?;
+    files::replace_private(path, format!("{password}\n").as_bytes())
+}
+
+fn require_free(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
-        Ok(found) if found.is_file() && is_password(&fs::read(path)?) => {}
-        Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+        Ok(found) if found.is_file() && is_password(&fs::read(path)?) => Ok(()),
+        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let temporary = Path::new(&name);
-    match fs::remove_file(temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(temporary)?;
-    writeln!(file, "{password}")?;
-    file.sync_all()?;
-    fs::rename(temporary, path)?;
-    // The user outlasts a power failure from the commit on, and so has the password to.
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) | None => Path::new("."),
-    };
-    fs::File::open(directory)?.sync_all()
 }
 
 /// Whether this is what [`write_password`] writes.

@@ -18,10 +18,10 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use uuid::Uuid;
 
 use super::events::{self, NewEvent};
-use super::files::{self, beside, directory_of};
 use super::integrity::{Depth, check};
 use super::open::{self, OpenError, ServeLock, connect_options, unreadable};
 use super::{enroll_tokens, epoch, sessions};
+use crate::files::{self, FileError, beside, directory_of};
 
 /// A copy that was not made, or not put in place.
 #[derive(Debug, thiserror::Error)]
@@ -33,15 +33,8 @@ pub enum BackupError {
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
     /// A file cannot be made, read or moved.
-    #[error("cannot {what} {}", path.display())]
-    File {
-        /// What was tried.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// There is something of that name.
     #[error("{} exists; --force overwrites it", path.display())]
     Exists {
@@ -90,7 +83,7 @@ pub async fn backup(url: &str, file: &Path, force: bool) -> Result<Made, BackupE
     let source = connect_options(url)?;
     let database = source.get_filename().to_owned();
     if !database.exists() {
-        return Err(io_error("read", &database)(io::ErrorKind::NotFound.into()));
+        return Err(FileError::of("read", &database)(io::ErrorKind::NotFound.into()).into());
     }
     // Whoever has it open would go on writing to a file without a name.
     let own = ["", "-wal", "-shm", "-journal", "-serve"].map(|suffix| beside(&database, suffix));
@@ -104,7 +97,7 @@ pub async fn backup(url: &str, file: &Path, force: bool) -> Result<Made, BackupE
     let temporary = beside(file, &format!(".{}.tmp", Uuid::new_v4().simple()));
     if temporary.to_str().is_none() {
         let why = io::Error::new(ErrorKind::InvalidInput, "its name is not UTF-8");
-        return Err(io_error("make", file)(why));
+        return Err(FileError::of("make", file)(why).into());
     }
     // It holds what the database holds: for its owner alone. SQLite takes an empty file.
     OpenOptions::new()
@@ -112,7 +105,7 @@ pub async fn backup(url: &str, file: &Path, force: bool) -> Result<Made, BackupE
         .write(true)
         .mode(0o600)
         .open(&temporary)
-        .map_err(io_error("make", &temporary))?;
+        .map_err(FileError::of("make", &temporary))?;
     let made = copy_and_place(source, &temporary, file, force).await;
     if made.is_err() {
         // The error that is told is the one that came first.
@@ -142,16 +135,16 @@ async fn copy_and_place(
     let mut copy = open_copy(temporary).await?;
     require_whole(&mut copy, temporary, Depth::Quick).await?;
     copy.close().await?;
-    sync(temporary)?;
+    files::sync(temporary)?;
     let bytes = fs::metadata(temporary)
-        .map_err(io_error("read", temporary))?
+        .map_err(FileError::of("read", temporary))?
         .len();
     if force {
-        fs::rename(temporary, file).map_err(io_error("make", file))?;
+        fs::rename(temporary, file).map_err(FileError::of("make", file))?;
     } else {
         place_new(temporary, file)?;
     }
-    sync(&directory_of(file))?;
+    files::sync(&directory_of(file))?;
     Ok(Made { bytes })
 }
 
@@ -163,10 +156,10 @@ fn place_new(temporary: &Path, file: &Path) -> Result<(), BackupError> {
         // A file system that cannot rename so has hard links, which fail as well where there is a
         // file.
         Err(Errno::INVAL | Errno::NOSYS) => {
-            fs::hard_link(temporary, file).map_err(io_error("make", file))?;
-            fs::remove_file(temporary).map_err(io_error("remove", temporary))
+            fs::hard_link(temporary, file).map_err(FileError::of("make", file))?;
+            Ok(files::remove(temporary)?)
         }
-        Err(errno) => Err(io_error("make", file)(errno.into())),
+        Err(errno) => Err(FileError::of("make", file)(errno.into()).into()),
     }
 }
 
@@ -222,31 +215,26 @@ async fn copy_and_replace(
     temporary: &Path,
     now: Timestamp,
 ) -> Result<Restored, BackupError> {
-    let mut source = File::open(file).map_err(io_error("read", file))?;
-    let mut copy = files::make_new(temporary, database).map_err(io_error("make", temporary))?;
-    io::copy(&mut source, &mut copy).map_err(io_error("make", temporary))?;
+    let mut source = File::open(file).map_err(FileError::of("read", file))?;
+    let mut copy =
+        files::make_new(temporary, database).map_err(FileError::of("make", temporary))?;
+    io::copy(&mut source, &mut copy).map_err(FileError::of("make", temporary))?;
     drop(copy);
     let epoch = begin_anew(temporary, file, now).await?;
     let mut copy = open_copy(temporary).await?;
     require_whole(&mut copy, temporary, Depth::Quick).await?;
     copy.close().await?;
-    sync(temporary)?;
+    files::sync(temporary)?;
     let aside = put_aside(url, database, now).await?;
-    fs::rename(temporary, database).map_err(io_error("replace", database))?;
-    sync(&directory_of(database))?;
+    fs::rename(temporary, database).map_err(FileError::of("replace", database))?;
+    files::sync(&directory_of(database))?;
     Ok(Restored { aside, epoch })
 }
 
 /// Removes a database and what SQLite has beside it.
 fn remove_with_journals(database: &Path) -> Result<(), BackupError> {
     for suffix in ["", "-journal", "-wal", "-shm"] {
-        let path = beside(database, suffix);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(io_error("remove", &path)(error));
-            }
-            Ok(()) | Err(_) => {}
-        }
+        files::remove(&beside(database, suffix))?;
     }
     Ok(())
 }
@@ -301,19 +289,16 @@ async fn put_aside(
     }
     let name = format!(".before-restore-{}", now.strftime("%Y%m%dT%H%M%S%.fZ"));
     let aside = beside(database, &name);
-    fs::hard_link(database, &aside).map_err(io_error("make", &aside))?;
+    fs::hard_link(database, &aside).map_err(FileError::of("make", &aside))?;
     // One that stayed would be taken for the new database's own.
     for suffix in ["-wal", "-journal"] {
         let (log, aside) = (beside(database, suffix), beside(&aside, suffix));
         if log.exists() {
-            fs::rename(&log, &aside).map_err(io_error("make", &aside))?;
+            fs::rename(&log, &aside).map_err(FileError::of("make", &aside))?;
         }
     }
-    let shared = beside(database, "-shm");
-    if shared.exists() {
-        fs::remove_file(&shared).map_err(io_error("remove", &shared))?;
-    }
-    sync(&directory_of(database))?;
+    files::remove(&beside(database, "-shm"))?;
+    files::sync(&directory_of(database))?;
     Ok(Some(aside))
 }
 
@@ -334,7 +319,7 @@ async fn fold_wal(url: &str) -> Result<(), BackupError> {
 async fn open_copy(file: &Path) -> Result<SqliteConnection, BackupError> {
     let missing = fs::metadata(file).err();
     if let Some(source) = missing {
-        return Err(io_error("read", file)(source));
+        return Err(FileError::of("read", file)(source).into());
     }
     SqliteConnectOptions::new()
         .filename(file)
@@ -370,16 +355,4 @@ fn not_whole(error: sqlx::Error, file: &Path) -> BackupError {
         },
         None => BackupError::Database(error),
     }
-}
-
-/// Waits until a file or a directory is on the disk.
-fn sync(path: &Path) -> Result<(), BackupError> {
-    File::open(path)
-        .and_then(|file| file.sync_all())
-        .map_err(io_error("write", path))
-}
-
-fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BackupError {
-    let path = path.to_owned();
-    move |source| BackupError::File { what, path, source }
 }

@@ -14,7 +14,6 @@ pub mod disk;
 pub mod enroll_tokens;
 pub mod epoch;
 pub mod events;
-mod files;
 pub mod idempotency;
 pub mod integrity;
 pub mod interfaces;
@@ -211,7 +210,7 @@ impl Store {
             // Whoever else wants to write has a turn.
             tokio::task::yield_now().await;
         }
-        let wal = files::beside(self.options.get_filename(), "-wal");
+        let wal = crate::files::beside(self.options.get_filename(), "-wal");
         let is_large = std::fs::metadata(wal).is_ok_and(|wal| wal.len() >= LARGE_WAL);
         // The file itself is cut when what was given back is brought from the WAL into it.
         if is_large || given_back {

@@ -19,8 +19,8 @@ use sqlx::sqlite::{
 use sqlx::{Connection, SqliteConnection};
 
 use super::disk::{Disk, refused};
-use super::files::{beside, directory_of, open_or_make};
 use super::{READERS, ReadOnly, Store, WAIT, integrity};
+use crate::files::{beside, directory_of, open_or_make};
 
 pub(super) static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 

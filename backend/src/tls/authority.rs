@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,7 +15,8 @@ use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::{ServerName, TlsError, write_private};
+use super::{ServerName, TlsError};
+use crate::files::{FileError, make_directory, replace_private};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -62,11 +62,7 @@ impl Authority {
     /// # Errors
     /// Its files cannot be read or made, or hold something else.
     pub fn load_or_make(directory: &Path, now: Timestamp) -> Result<Self, TlsError> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(TlsError::file("make the directory", directory))?;
+        make_directory(directory).map_err(FileError::of("make the directory", directory))?;
         let (pem_file, key_file) = (directory.join("ca.pem"), directory.join("ca.key"));
         let pem = read_if_there(&pem_file)?;
         let key = read_if_there(&key_file)?;
@@ -84,7 +80,7 @@ impl Authority {
             })?,
             None => {
                 let key = KeyPair::generate()?;
-                write_private(&key_file, key.serialize_pem().as_bytes())?;
+                replace_private(&key_file, key.serialize_pem().as_bytes())?;
                 key
             }
         };
@@ -93,7 +89,7 @@ impl Authority {
             Some(pem) => pem,
             None => {
                 let pem = params_of_authority(now).self_signed(&key)?.pem();
-                write_private(&pem_file, pem.as_bytes())?;
+                replace_private(&pem_file, pem.as_bytes())?;
                 pem
             }
         };
@@ -265,6 +261,6 @@ fn read_if_there(path: &Path) -> Result<Option<String>, TlsError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(TlsError::file("read", path)(error)),
+        Err(error) => Err(FileError::of("read", path)(error).into()),
     }
 }

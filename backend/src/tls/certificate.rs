@@ -19,7 +19,8 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::authority::SERVER_VALIDITY;
-use super::{Authority, ServerName, TlsError, TlsSettings, provider, write_private};
+use super::{Authority, ServerName, TlsError, TlsSettings, provider};
+use crate::files::{FileError, replace_private};
 
 /// How often the operator's files are looked at again, and an own certificate's age.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
@@ -208,8 +209,8 @@ fn own(
     let (pem, key) = authority.issue_server(names, now)?;
     // The authority's own certificate goes along: an agent that knows only its pin needs it.
     let chain = format!("{pem}{}", authority.pem());
-    write_private(&key_file, key.as_bytes())?;
-    write_private(&pem_file, chain.as_bytes())?;
+    replace_private(&key_file, key.as_bytes())?;
+    replace_private(&pem_file, chain.as_bytes())?;
     let certified = certified((&pem_file, chain.as_bytes()), (&key_file, key.as_bytes()))?;
     let renew_at = now.checked_add(SERVER_VALIDITY * 2 / 3);
     Ok((certified, renew_at.unwrap_or(Timestamp::MAX)))
@@ -290,5 +291,5 @@ fn certified(
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(TlsError::file("read", path))
+    Ok(fs::read(path).map_err(FileError::of("read", path))?)
 }

@@ -9,9 +9,8 @@ mod authority;
 mod certificate;
 mod listener;
 
-use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -19,6 +18,8 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use serde::Deserialize;
+
+use crate::files::FileError;
 
 pub use authority::{AGENT_VALIDITY, AgentRequest, Authority, IssuedCertificate, RequestError};
 pub use certificate::{CertificateRenewal, ServerCertificate};
@@ -139,15 +140,8 @@ impl ServerName {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file.
-    #[error("cannot {what} {}", path.display())]
-    File {
-        /// The operation.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A file that holds something else than it should.
     #[error("expected {expected} in {}, found {found}", path.display())]
     Content {
@@ -182,13 +176,6 @@ pub enum TlsError {
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
-impl TlsError {
-    fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::File { what, path, source }
-    }
-}
-
 /// The crypto provider of everything in this process.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
@@ -214,35 +201,6 @@ pub fn server_config(
         .with_cert_resolver(Arc::new(certificate.clone()));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
-}
-
-/// Replaces a file that only its owner may read: after a crash at any moment it holds either the
-/// old or the new content.
-fn write_private(path: &Path, content: &[u8]) -> Result<(), TlsError> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let temporary = path.with_extension("new");
-    // A temporary file that a crash left may have other permissions.
-    match std::fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(TlsError::file("remove", &temporary)(error));
-        }
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(TlsError::file("create", &temporary))?;
-    file.write_all(content)
-        .and_then(|()| file.sync_all())
-        .map_err(TlsError::file("write", &temporary))?;
-    std::fs::rename(&temporary, path).map_err(TlsError::file("replace", path))?;
-    let directory = path.parent().unwrap_or(Path::new("."));
-    std::fs::File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(TlsError::file("sync", directory))
 }
 
 #[cfg(test)]

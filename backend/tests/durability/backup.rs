@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -40,6 +40,17 @@ fn backup(launcher: &Launcher, file: &Path, more: &[&str]) -> Result<String, Str
 fn restore(launcher: &Launcher, file: &Path) -> Result<String, String> {
     let (url, file) = (launcher.url(), file.to_str().unwrap());
     launcher.run(&["restore", "--database", &url, file])
+}
+
+/// A backup of a database with one declared cluster, whose server has ended, and a token.
+fn backed_up(launcher: &Launcher, directory: &TempDir) -> (PathBuf, String) {
+    let file = directory.path().join("backup");
+    let served = Served::start(launcher);
+    let token = launcher.token("ops");
+    served.call("PUT", CLUSTER, &token, &declaration(0));
+    backup(launcher, &file, &[]).unwrap();
+    served.terminate();
+    (file, token)
 }
 
 /// The revision in force in a file that nobody serves from.
@@ -166,12 +177,7 @@ fn a_restored_database_begins_a_new_epoch_and_agents_are_taken() {
 fn what_is_no_backup_replaces_nothing() {
     let directory = TempDir::new().unwrap();
     let launcher = Launcher::here(directory.path());
-    let served = Served::start(&launcher);
-    let token = launcher.token("ops");
-    served.call("PUT", CLUSTER, &token, &declaration(0));
-    let file = directory.path().join("backup");
-    backup(&launcher, &file, &[]).unwrap();
-    served.terminate();
+    let (file, token) = backed_up(&launcher, &directory);
     let database = directory.path().join("isopath.db");
     let before = std::fs::read(&database).unwrap();
     let path = |name: &str| directory.path().join(name);
@@ -217,17 +223,33 @@ fn what_is_no_backup_replaces_nothing() {
     assert_eq!(served.get(CLUSTER, &token).json()["revision"], 1);
 }
 
+#[test]
+fn what_a_command_of_root_makes_is_the_server_s() {
+    const OWNER: u32 = 65534;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!(
+            "SKIPPED: what_a_command_of_root_makes_is_the_server_s: giving a file away needs root"
+        );
+        return;
+    }
+    use std::os::unix::fs::{MetadataExt, chown};
+    let directory = TempDir::new().unwrap();
+    let launcher = Launcher::here(directory.path());
+    chown(directory.path(), Some(OWNER), Some(OWNER)).unwrap();
+    launcher.token("ops");
+    for name in ["isopath.db", "isopath.db-serve"] {
+        let is = directory.path().join(name).metadata().unwrap();
+        assert_eq!((is.uid(), is.gid()), (OWNER, OWNER), "{name}");
+        assert_eq!(is.mode() & 0o777, 0o600, "{name}");
+    }
+}
+
 /// A restore that is killed leaves a copy and SQLite's journal of it, which is not the next copy's.
 #[test]
 fn what_a_killed_restore_left_is_no_part_of_the_next() {
     let directory = TempDir::new().unwrap();
     let launcher = Launcher::here(directory.path());
-    let file = directory.path().join("backup");
-    let served = Served::start(&launcher);
-    let token = launcher.token("ops");
-    served.call("PUT", CLUSTER, &token, &declaration(0));
-    backup(&launcher, &file, &[]).unwrap();
-    served.terminate();
+    let (file, token) = backed_up(&launcher, &directory);
     let left = ["", "-journal", "-wal", "-shm"].map(|suffix| {
         let path = directory.path().join(format!("isopath.db-restore{suffix}"));
         std::fs::write(&path, "left by another").unwrap();
@@ -275,9 +297,7 @@ fn a_copy_takes_no_place_of_the_database_s_own() {
 fn no_link_is_followed_where_a_file_is_made() {
     let directory = TempDir::new().unwrap();
     let launcher = Launcher::here(directory.path());
-    let file = directory.path().join("backup");
-    Served::start(&launcher).terminate();
-    backup(&launcher, &file, &[]).unwrap();
+    let (file, _) = backed_up(&launcher, &directory);
     let target = directory.path().join("target");
     let link = |name: &str| {
         let link = directory.path().join(name);
@@ -306,10 +326,7 @@ fn a_restored_database_is_its_owner_s() {
     use std::os::unix::fs::{MetadataExt, chown};
     let directory = TempDir::new().unwrap();
     let launcher = Launcher::here(directory.path());
-    let file = directory.path().join("backup");
-    let served = Served::start(&launcher);
-    backup(&launcher, &file, &[]).unwrap();
-    served.terminate();
+    let (file, _) = backed_up(&launcher, &directory);
     let path = |name: &str| directory.path().join(name);
     let owners = || {
         let owner = |name| path(name).metadata().unwrap().uid();
