@@ -1,3 +1,6 @@
+mod guarded;
+mod traffic;
+
 use std::time::Duration;
 
 use isopath_api::config::Dataplane;
@@ -48,12 +51,14 @@ fn raised(known: &mut Known) {
 
 /// d1 has withdrawn and everybody's database has that.
 fn gone(known: &mut Known) {
-    known.hear(counting(
-        acknowledging(withdrawn(1, &[2, 3], DRAINED)),
-        1000,
-    ));
+    known.hear(withdrawn_after(1000));
     known.hear(observed(2, &[2, 3]));
     known.hear(observed(3, &[2, 3]));
+}
+
+/// The report of d1 when it has withdrawn and its kernel has counted so many packets.
+fn withdrawn_after(packets: u64) -> Observed {
+    counting(acknowledging(withdrawn(1, &[2, 3], DRAINED)), packets)
 }
 
 fn counting(mut observed: Observed, packets: u64) -> Observed {
@@ -173,76 +178,6 @@ fn each_step_after_the_withdrawal_waits_for_what_is_seen() {
 }
 
 #[test]
-fn traffic_has_to_stay_away_by_what_the_kernel_counts() {
-    let (mut known, mut operation) = draining(StepName::Traffic);
-    let mut packets = 1000;
-    let mut pass = |known: &mut Known, operation: &mut Operation, rate: u64| {
-        known.pass(Duration::from_secs(1));
-        packets += rate;
-        gone(known);
-        let report = acknowledging(withdrawn(1, &[2, 3], DRAINED));
-        known.hear(counting(report, packets));
-        *operation = next(known, operation);
-    };
-    for _ in 0..12 {
-        pass(&mut known, &mut operation, 11);
-    }
-    assert_eq!(operation.state, Settling, "11 packets a second are traffic");
-    for _ in 0..5 {
-        pass(&mut known, &mut operation, 3);
-    }
-    pass(&mut known, &mut operation, 500);
-    for _ in 0..9 {
-        pass(&mut known, &mut operation, 3);
-    }
-    assert_eq!(operation.state, Settling, "the ten seconds begin anew");
-    let mut again = operation.clone();
-    again.quiet.clear();
-    pass(&mut known, &mut operation, 0);
-    assert_eq!(operation.state, Succeeded, "{}", operation.detail);
-    assert!(
-        operation.detail.contains("no traffic for 10 s"),
-        "{}",
-        operation.detail
-    );
-    assert!(
-        operation.detail.contains("safe to work on"),
-        "{}",
-        operation.detail
-    );
-    let (state, _, detail) = stands(&known, &again);
-    assert_eq!(
-        state, Settling,
-        "another controller has not seen it stay away: {detail}"
-    );
-}
-
-#[test]
-fn counters_that_begin_anew_prove_nothing() {
-    let (mut known, mut operation) = draining(StepName::Traffic);
-    for second in 0..30_u64 {
-        known.pass(Duration::from_secs(1));
-        gone(&mut known);
-        let report = acknowledging(withdrawn(1, &[2, 3], DRAINED));
-        known.hear(counting(report, 1_000 - second % 5));
-        operation = next(&known, &operation);
-    }
-    assert_eq!(operation.state, Settling, "{}", operation.detail);
-}
-
-#[test]
-fn where_nothing_counts_the_step_says_so() {
-    let (mut known, operation) = draining(StepName::Traffic);
-    gone(&mut known);
-    let mut report = acknowledging(withdrawn(1, &[2, 3], DRAINED));
-    report.dataplane.kind = Dataplane::None;
-    known.hear(report);
-    let next = next(&known, &operation);
-    assert_eq!(next.state, Succeeded);
-    assert_eq!(next.steps[4].evidence, "d1: not measured: no data plane");
-}
-
-#[test]
 fn a_director_that_falls_silent_never_succeeds() {
     for step in [StepName::Cost, StepName::Withdraw, StepName::Traffic] {
         let (mut known, mut operation) = draining(step);
@@ -268,23 +203,6 @@ fn a_director_that_falls_silent_never_succeeds() {
 }
 
 #[test]
-fn a_drained_director_that_is_gone_is_not_taken_for_quiet() {
-    for step in [StepName::Withdraw, StepName::Traffic] {
-        let (mut known, mut operation) = draining(step);
-        operation.on_deadline = OnDeadline::Finish;
-        gone(&mut known);
-        let heard = known.now.wall;
-        known.pass(Duration::from_secs(40));
-        known.hear(observed(2, &[2, 3]));
-        known.hear(observed(3, &[2, 3]));
-        operation.deadline_at = known.now.wall;
-        let since = heard.strftime("lost since %Y-%m-%d %H:%M:%SZ").to_string();
-        expect(&known, &operation, (Blocked, step), &since);
-        assert_eq!(next(&known, &operation).blocked_by, ["agent_lost"]);
-    }
-}
-
-#[test]
 fn no_deadline_ends_the_wait_for_a_director_that_is_silent() {
     let (mut known, mut operation) = draining(StepName::Traffic);
     operation.on_deadline = OnDeadline::Finish;
@@ -295,19 +213,6 @@ fn no_deadline_ends_the_wait_for_a_director_that_is_silent() {
     operation.deadline_at = known.now.wall;
     let at = (Settling, StepName::Traffic);
     expect(&known, &operation, at, "silent and may still announce");
-}
-
-/// A release without steps did not write down what was at stake, and who announced nothing has
-/// nothing at stake: traffic may come all the same.
-#[test]
-fn without_a_vip_at_stake_the_traffic_of_all_has_to_leave() {
-    let (mut known, mut operation) = draining(StepName::Traffic);
-    operation.at_stake.clear();
-    gone(&mut known);
-    let at = (Settling, StepName::Traffic);
-    expect(&known, &operation, at, "stayed away for 0 of 10 s");
-    let told = operation.targets_now(&known.cluster, known.now);
-    assert_eq!(told[0].vip_pps, Some(7), "it is counted");
 }
 
 #[test]
@@ -387,77 +292,6 @@ fn after_a_start_of_the_controller_silence_proves_nothing() {
     known.pass(Duration::from_secs(61));
     gone(&mut known);
     known.director(3).report = None;
-    expect(&known, &operation, (Settling, StepName::Traffic), "");
-}
-
-#[test]
-fn a_guard_that_is_lost_puts_the_director_back_until_it_holds_again() {
-    for step in [
-        StepName::Cost,
-        StepName::Withdraw,
-        StepName::Set,
-        StepName::Traffic,
-    ] {
-        let (mut known, mut operation) = draining(step);
-        gone(&mut known);
-        for n in [2, 3] {
-            known.hear(withdrawn(n, &[], Reason::Stopping));
-        }
-        expect(
-            &known,
-            &operation,
-            (Blocked, StepName::Guard),
-            "back in service",
-        );
-        operation = next(&known, &operation);
-        assert_eq!(operation.blocked_by, [guards::LAST_ANNOUNCER]);
-        // It is told to serve again, and does.
-        operation.need.insert("d1".parse().unwrap(), 3);
-        expect(
-            &known,
-            &operation,
-            (Pending, StepName::Guard),
-            "3 is needed",
-        );
-        let mut back = observed(1, &[1]);
-        back.generation = 3;
-        known.hear(back.clone());
-        expect(
-            &known,
-            &operation,
-            (Blocked, StepName::Guard),
-            "no other director is known",
-        );
-        for n in [2, 3] {
-            known.hear(observed(n, &[1, 2, 3]));
-        }
-        expect(
-            &known,
-            &operation,
-            (Applying, StepName::Cost),
-            "acknowledgement",
-        );
-    }
-}
-
-#[test]
-fn a_guard_that_was_overridden_puts_nothing_back() {
-    let (mut known, mut operation) = draining(StepName::Traffic);
-    operation.override_guards = vec![guards::LAST_ANNOUNCER.to_owned()];
-    gone(&mut known);
-    for n in [2, 3] {
-        known.hear(withdrawn(n, &[], Reason::Stopping));
-    }
-    expect(&known, &operation, (Settling, StepName::Traffic), "");
-}
-
-#[test]
-fn another_s_silent_agent_is_no_reason_to_put_a_director_back() {
-    let (mut known, operation) = draining(StepName::Traffic);
-    gone(&mut known);
-    known.pass(Duration::from_secs(6));
-    let report = acknowledging(withdrawn(1, &[2, 3], DRAINED));
-    known.hear(counting(report, 1000));
     expect(&known, &operation, (Settling, StepName::Traffic), "");
 }
 
@@ -579,22 +413,6 @@ fn real_servers_are_named_by_address_and_port() {
     }
 }
 
-/// The drained director goes out of service at `cost`, whatever the deadline says, only where no
-/// guard that was not overridden speaks against it.
-#[test]
-fn no_deadline_withdraws_past_a_guard() {
-    let (mut known, mut operation) = draining(StepName::Cost);
-    operation.on_deadline = OnDeadline::Finish;
-    operation.deadline_at = known.now.wall;
-    known.hear(acknowledging(observed(1, &[1, 2, 3])));
-    known.director(3).shaped_at = 2;
-    let at = (Blocked, StepName::Cost);
-    expect(&known, &operation, at, "a change is being rolled out");
-    assert_eq!(next(&known, &operation).blocked_by, [guards::ROLLOUT]);
-    operation.override_guards = vec![guards::ROLLOUT.to_owned()];
-    expect(&known, &operation, (Applying, StepName::Withdraw), "");
-}
-
 #[test]
 fn no_deadline_ends_the_wait_for_those_who_may_yet_be_heard() {
     for step in [StepName::Cost, StepName::Set] {
@@ -614,138 +432,6 @@ fn no_deadline_ends_the_wait_for_those_who_may_yet_be_heard() {
         let words = "not every director has been heard";
         assert!(next.detail.contains(words), "{}", next.detail);
     }
-}
-
-#[test]
-fn nothing_is_withdrawn_on_the_word_of_those_who_are_silent() {
-    let (mut known, mut operation) = draining(StepName::Cost);
-    raised(&mut known);
-    let report = known.director(1).report.clone().unwrap();
-    known.pass(Duration::from_secs(6));
-    known.hear((*report.observed).clone());
-    let at = (Blocked, StepName::Cost);
-    expect(&known, &operation, at, "no other director is known");
-    operation.on_deadline = OnDeadline::Finish;
-    operation.deadline_at = known.now.wall;
-    expect(&known, &operation, at, "no other director is known");
-    operation.override_guards = vec![guards::LAST_ANNOUNCER.to_owned()];
-    expect(&known, &operation, (Applying, StepName::Withdraw), "");
-}
-
-#[test]
-fn a_guard_that_was_overridden_lifts_no_other() {
-    let (mut known, mut operation) = draining(StepName::Traffic);
-    let declaration = std::sync::Arc::make_mut(&mut known.cluster.declaration);
-    declaration.min_directors = Some(2);
-    operation.override_guards = vec![guards::LAST_ANNOUNCER.to_owned()];
-    gone(&mut known);
-    for n in [2, 3] {
-        known.hear(withdrawn(n, &[], Reason::Stopping));
-    }
-    let at = (Blocked, StepName::Guard);
-    expect(&known, &operation, at, "min_directors is 2");
-    assert_eq!(next(&known, &operation).blocked_by, [guards::MIN_DIRECTORS]);
-}
-
-/// What a director announces from the call of its drain until it has withdrawn is kept as well.
-#[test]
-fn what_is_announced_later_is_at_stake_too() {
-    for step in [StepName::Cost, StepName::Withdraw] {
-        let (mut known, mut operation) = draining(step);
-        operation.at_stake.clear();
-        for n in [2, 3] {
-            known.hear(withdrawn(n, &[1], Reason::Stopping));
-        }
-        known.hear(observed(1, &[1]));
-        let at = (Blocked, StepName::Guard);
-        expect(&known, &operation, at, "nobody else announces 10.99.0.1");
-        assert_eq!(next(&known, &operation).at_stake, [vip()]);
-    }
-}
-
-#[test]
-fn an_agent_that_follows_nothing_says_nothing_of_traffic() {
-    let (mut known, operation) = draining(StepName::Traffic);
-    gone(&mut known);
-    // Its state directory is new.
-    let mut anew = withdrawn(1, &[2, 3], DRAINED);
-    (anew.run, anew.epoch, anew.generation) = ("run-2".to_owned(), None, 0);
-    anew.services.clear();
-    known.hear(anew);
-    let at = (Settling, StepName::Traffic);
-    expect(&known, &operation, at, "acknowledged no desired state");
-    let mut without = acknowledging(withdrawn(1, &[2, 3], DRAINED));
-    without.services.clear();
-    known.hear(without);
-    let words = "d1 does not report tcp:10.99.0.1:80";
-    expect(&known, &operation, at, words);
-}
-
-#[test]
-fn a_count_that_was_not_read_again_proves_nothing() {
-    let quiet = |reads: fn(u64) -> u64| {
-        let (mut known, mut operation) = draining(StepName::Traffic);
-        for second in 0..15 {
-            known.pass(Duration::from_secs(1));
-            gone(&mut known);
-            let report = acknowledging(withdrawn(1, &[2, 3], DRAINED));
-            let mut report = counting(report, 1000);
-            report.dataplane.reconciles.unchanged.count = reads(second);
-            known.hear(report);
-            operation = next(&known, &operation);
-        }
-        operation
-    };
-    let stuck = quiet(|_| 7);
-    assert_eq!(stuck.state, Settling, "{}", stuck.detail);
-    let read = quiet(|second| 7 + second);
-    assert_eq!(read.state, Succeeded, "{}", read.detail);
-}
-
-#[test]
-fn what_came_in_a_silence_may_have_come_at_its_end() {
-    let (mut known, mut operation) = draining(StepName::Traffic);
-    gone(&mut known);
-    operation = next(&known, &operation);
-    known.pass(Duration::from_secs(40));
-    gone(&mut known);
-    let report = acknowledging(withdrawn(1, &[2, 3], DRAINED));
-    known.hear(counting(report, 1000 + 300));
-    let at = (Settling, StepName::Traffic);
-    expect(&known, &operation, at, "stayed away for 0 of 10 s");
-}
-
-#[test]
-fn who_is_listed_again_while_its_traffic_is_measured_is_not_safe() {
-    let (mut known, mut operation) = draining(StepName::Traffic);
-    for _ in 0..12 {
-        known.pass(Duration::from_secs(1));
-        gone(&mut known);
-        // The network was parted: d3 hears of the withdrawal last.
-        known.hear(observed(3, &[1, 2, 3]));
-        operation = next(&known, &operation);
-    }
-    let (state, at, detail) = stands(&known, &operation);
-    assert_eq!((state, at), (Settling, Some(StepName::Traffic)), "{detail}");
-    assert!(detail.contains("the LSDB of d3 still"), "{detail}");
-    gone(&mut known);
-    let ended = next(&known, &operation);
-    assert_eq!(ended.state, Succeeded, "{}", ended.detail);
-}
-
-#[test]
-fn who_announces_again_while_its_traffic_is_measured_is_not_safe() {
-    let (mut known, mut operation) = draining(StepName::Traffic);
-    for _ in 0..12 {
-        known.pass(Duration::from_secs(1));
-        gone(&mut known);
-        let mut report = acknowledging(observed(1, &[1, 2, 3]));
-        report.speaker.as_mut().unwrap().announced[0].source = Source::Override;
-        known.hear(counting(report, 1000));
-        operation = next(&known, &operation);
-    }
-    let at = (Settling, StepName::Traffic);
-    expect(&known, &operation, at, "an operator's override");
 }
 
 #[test]
